@@ -78,7 +78,7 @@ class Verdict:
     """A bar, what was found (None: nothing was), and whether it passes."""
 
     bar: Bar
-    found: float | None
+    figure: float | None
     passed: bool
 
 
@@ -208,7 +208,7 @@ def table(by_cell: Mapping[str, Sequence[Verdict]], listed: Mapping[str, Sequenc
     laid = Table("cell", "figure", "", "found", "bar", "verdict", "why")
     for cell, verdicts_of in by_cell.items():
         for outcome in verdicts_of:
-            number = "-" if outcome.found is None else f"{outcome.found:.4f}"
+            number = "-" if outcome.figure is None else f"{outcome.figure:.4f}"
             lapsed = outcome.bar.name in listed.get(cell, ())
             verdict = "pass" if outcome.passed else "lapse" if lapsed else "FAIL"
             bar = f"{outcome.bar.rule} {outcome.bar.bar:.4f}"

@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 LIMIT = 60
 
 
-def found() -> str | None:
+def browser_path() -> str | None:
     """Return the path of this machine's browser, if it has one."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
@@ -94,7 +94,7 @@ class Browser:
 @contextmanager
 def browser() -> Iterator[Browser]:
     """Start the machine's browser; it is gone with the block."""
-    path = found()
+    path = browser_path()
     assert path is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

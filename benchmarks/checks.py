@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.result_files import RESULTS, write
-from rtdecode.eeg.invalid_samples import Door
+from rtdecode.eeg.invalid_samples import SampleValidator
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.signal.plausible import Resting
-from rtdecode.windows.volume_validity import VolumeDoor
+from rtdecode.windows.volume_validity import VolumeValidator
 from streaming.tools import bench
 from streaming.tools.bench_pace import Pace
 
@@ -62,7 +62,7 @@ def _eeg_check() -> Callable[[int], None]:
     rng = np.random.default_rng(0)
     data = rng.normal(0, 800, (_CHANNELS, _CHUNK)).astype(np.float32)
     names = tuple(f"E{index}" for index in range(_CHANNELS))
-    door = Door(names, np.arange(_CHANNELS), 38.0)
+    door = SampleValidator(names, np.arange(_CHANNELS), 38.0)
     rate = RateCheck(_SFREQ)
 
     def check(index: int) -> None:
@@ -77,7 +77,7 @@ def _volume_check() -> Callable[[int], None]:
     rng = np.random.default_rng(0)
     data = rng.normal(1000, 100, _SHAPE).astype(np.float32)
     vector = data.reshape(-1)[:_FEATURES].copy()
-    door = VolumeDoor(Resting(np.full(_FEATURES, 1000.0), np.full(_FEATURES, 100.0), centred=False))
+    door = VolumeValidator(Resting(np.full(_FEATURES, 1000.0), np.full(_FEATURES, 100.0), centred=False))
 
     def check(index: int) -> None:
         door.fill(index, data)

@@ -54,7 +54,7 @@ def measure(seconds: float) -> dict[str, Any]:
         ``push_ms`` and ``age_ms`` (percentiles), ``core_share``, ``memory_mb`` (one a minute),
         ``memory_grown_mb`` (from the fifth minute to the last), ``chain``.
     """
-    source, stream = bench_eeg.begun()
+    source, stream = bench_eeg.scanner_chain()
     # Filled beforehand: what grows is the chain's.
     timings = np.full((3, round(seconds / bench_eeg.CHUNK_S)), np.nan)
     count = 0
@@ -86,7 +86,7 @@ def measure(seconds: float) -> dict[str, Any]:
     }
 
 
-def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
+def under_load(seconds: float = _BESIDE_S) -> dict[str, Any]:
     """Push a stream at its own pace, while volumes are parsed and clips encoded.
 
     Returns
@@ -94,7 +94,7 @@ def beside(seconds: float = _BESIDE_S) -> dict[str, Any]:
     dict
         ``push_ms`` (percentiles) and the number of ``volumes`` parsed and ``clips`` encoded meanwhile.
     """
-    source, stream = bench_eeg.begun()
+    source, stream = bench_eeg.scanner_chain()
     items = source.stream(bench_eeg.SETTLED_S + seconds)
     for item in items:
         bench_eeg.take(stream, item)
@@ -168,7 +168,7 @@ def rows(figures: dict[str, Any]) -> list[tuple[str, float, float, str]]:
 def main(seconds: float) -> None:
     """Measure, print, write."""
     figures = {"machine": bench._machine(), "probe_ms": bench._percentiles(bench._probe(Pace(500)))}
-    figures |= {"beside": beside()} | measure(seconds)
+    figures |= {"beside": under_load()} | measure(seconds)
     text = json.dumps(figures, default=str)
     Console().print_json(text)
     write(_OUT, json.loads(text))

@@ -35,7 +35,7 @@ _PLACE = ("bundle", "stage", "builder", "compute_capability")
 Figures = dict[str, Any]
 
 
-def wanted(bundle: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Figures]:
+def engine_keys(bundle: Bundle, name: str, capabilities: Sequence[str]) -> Iterator[Figures]:
     """Yield what tells each engine of a bundle from all others, among it the hash of its graph.
 
     Parameters
@@ -66,7 +66,7 @@ def measure(bundle: Bundle, about: Figures) -> Figures:
     ----------
     bundle : Bundle
     about : dict
-        One engine of `wanted`.
+        One engine of `engine_keys`.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def measure(bundle: Bundle, about: Figures) -> Figures:
     }
 
 
-def there(out: Path, machine: Figures) -> list[Figures]:
+def saved_figures(out: Path, machine: Figures) -> list[Figures]:
     """Read the figures that were kept on this machine; there are none on another one."""
     if not out.exists():
         return []
@@ -148,13 +148,13 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
     args = parser.parse_args(words)
     # The load of the moment is no property of the machine.
     machine = {key: value for key, value in bench._machine().items() if key != "load"}
-    figures = there(out, machine)
+    figures = saved_figures(out, machine)
     try:
         engines.require()
         capabilities = engines.capabilities_of(args.sm)
         for name in args.bundle.split(","):
             bundle = bundles.load(name)
-            for about in wanted(bundle, name, capabilities):
+            for about in engine_keys(bundle, name, capabilities):
                 if is_kept(figures, about) and not args.again:
                     continue
                 figures = [*without(figures, about), measure(bundle, about)]

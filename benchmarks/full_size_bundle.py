@@ -128,7 +128,7 @@ def bundle_of(case: Case, out: Path, steps: int) -> Bundle:
     for name in DECODING:
         eight_bits.rounded(graphs[name])
     manifest = _manifest(case, steps, precision)
-    manifest = wired(manifest, graphs, {stage.name: stage.said for stage in stages})
+    manifest = wired(manifest, graphs, {stage.name: stage.bindings for stage in stages})
     manifest = replace(manifest, latent=[1, *case.latent], sigmas=_sigmas(case, steps))
     return _write(out, manifest, graphs, golden)
 

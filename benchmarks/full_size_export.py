@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from benchmarks import full_size_run
 from benchmarks.full_size import DTYPES, LATENT, STEPS, layered, weights_bytes
 from benchmarks.result_files import RESULTS, write
-from export.structural import looked_at
+from export.structural import structural_check
 from export.trace import OPSETS
 from rtdecode.errors import UsageError
 
@@ -47,7 +47,7 @@ FLAVOURS = {opset: flavour for flavour, opset in OPSETS.items()}
 _NARROW = (16, 2, 4, 6)
 _FEW_LAYERS = 2
 # Largest difference between torch and ONNX Runtime in single precision.
-MOST = 1e-4
+MAX_DIFFERENCE = 1e-4
 # Bytes beyond the weights that an export takes: torch, the graph, and the file's buffers.
 _OVERHEAD_BYTES = 2.0e9
 _COUNTED = ("Attention", "Softmax", "ScatterND", "RMSNormalization", "LayerNormalization", "Cast")
@@ -154,7 +154,7 @@ def measure(model: str, dtype: str, layers: int | None, opset: int, folder: Path
         "nodes": len(graph.graph.node),
         "counts": {kind: nodes[kind] for kind in _COUNTED},
         "one_node_each": nodes["Attention"] == expected,
-        **looked_at(Path(path)),
+        **structural_check(Path(path)),
     }
 
 
@@ -174,7 +174,7 @@ def parity(model: str, opset: int, folder: Path) -> dict[str, Any]:
         "latent": list(_NARROW),
         "largest_difference": float(largest),
         "step_moves_by": float(moved),
-        "passed": bool(largest <= MOST),
+        "passed": bool(largest <= MAX_DIFFERENCE),
     }
 
 

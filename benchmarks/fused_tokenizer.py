@@ -33,7 +33,7 @@ _EMBEDDING = 1152
 _WIDTH = 4096
 # The bars: times fewer operations, and largest difference of the condition.
 FEWER = 300
-MOST = 1e-5
+MAX_DIFFERENCE = 1e-5
 # How far means and scales of the training runs lie from the 0 and 1 of all runs, as the release is z-scored.
 _DRIFT = 0.1
 # Values of a scanner instead: their level, and their spread over time.
@@ -73,7 +73,7 @@ def main() -> None:
         "times_fewer": round(unfused / fused, 1),
         "graphs_largest_difference": difference,
         "condition": conditions(),
-        "bars": {"times_fewer": FEWER, "largest_difference": MOST},
+        "bars": {"times_fewer": FEWER, "largest_difference": MAX_DIFFERENCE},
     }
     text = json.dumps(figures, indent=1)
     write(_OUT, figures)

@@ -91,7 +91,7 @@ def main() -> None:
         )
     out = args.out or (_OUT if args.device == "cuda" else None)
     machine = machine_of(args.device)
-    report = there(out, machine)
+    report = saved_report(out, machine)
     for part in args.parts or PARTS:
         if not args.again and report["parts"].get(part, {}).get("finished"):
             Console().print(f"{part}: measured before; --again measures it again")
@@ -101,7 +101,7 @@ def main() -> None:
             measure(part, case, args.attention, args.seconds, began, report, out)
         else:
             died = _apart(part, args, out)
-            report = there(out, machine)
+            report = saved_report(out, machine)
             if died is not None and out is not None:
                 Console().print(f"{part}: {died}; what it had found is kept")
                 report["parts"][part] = {
@@ -159,9 +159,9 @@ def measure(
             gpu_parts.student(record, engine)
     except Exception as error:  # noqa: BLE001
         # What was found before is kept, and the other parts are measured.
-        record.found["failed"] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
+        record.figures["failed"] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
     took_s = round(time.time() - began, 1)
-    report["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.found}
+    report["parts"][part] = {"finished": record.finished, "took_s": took_s, **record.figures}
     if out is not None:
         write(out, report)
 
@@ -234,7 +234,7 @@ def show(report: dict[str, Any]) -> None:
             console.print(f"{part}: the time of 50 guided steps is extrapolated from a few of them")
 
 
-def there(out: Path | None, machine: dict[str, Any]) -> dict[str, Any]:
+def saved_report(out: Path | None, machine: dict[str, Any]) -> dict[str, Any]:
     """Read the figures that were kept on this machine with these versions; begin anew on another."""
     if out is not None and out.exists():
         saved = json.loads(out.read_text())

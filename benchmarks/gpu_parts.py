@@ -51,24 +51,26 @@ class Record:
     keep: Callable[[dict[str, Any]], None]
     started: float
     attention: str | None = None
-    found: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, measure: Callable[[], Any]) -> Any:
         """Measure and keep one figure; one that fails has its error in its place, and the others go on."""
-        if self.clock.left() < _LEAST_S:
-            self.found[name] = {"left_out": f"{self.clock.left():.0f} s were left of the part's time"}
+        if self.clock.remaining_s() < _LEAST_S:
+            self.figures[name] = {
+                "left_out": f"{self.clock.remaining_s():.0f} s were left of the part's time"
+            }
         else:
             try:
-                self.found[name] = measure()
+                self.figures[name] = measure()
             except Exception as error:  # noqa: BLE001
-                self.found[name] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
-        self.keep(self.found)
-        return self.found[name]
+                self.figures[name] = {"error": f"{type(error).__name__}: {str(error)[:600]}"}
+        self.keep(self.figures)
+        return self.figures[name]
 
     @property
     def finished(self) -> bool:
         """Whether every figure was measured."""
-        groups = [x for x in self.found.values() if isinstance(x, dict)]
+        groups = [x for x in self.figures.values() if isinstance(x, dict)]
         return not any({"left_out", "error"} & {*group} for group in groups)
 
 
@@ -86,10 +88,10 @@ def student(record: Record, engine: str) -> None:
         # Beside ONNX Runtime, which captures no graph here, the other stages are captured.
         plain = "captured" if engine == "onnx" else engine
         line = gpu_stages.pipeline(case, plain, denoiser.step, instead)
-        record.found["engine"] = _engines(case, engine, instead)
+        record.figures["engine"] = _engines(case, engine, instead)
         prepared = time.time()
         _, clip_s = line.clip(STEPS[0])
-        record.found["cold_start"] = {
+        record.figures["cold_start"] = {
             "process_to_first_clip_s": round(time.time() - record.started, 2),
             "weights_s": round(built - began, 2),
             "compile_and_capture_s": round(prepared - built, 2),
@@ -107,7 +109,7 @@ def student(record: Record, engine: str) -> None:
         record.add("memory", lambda: memory(line.drawing))
         record.add("guided_50", lambda: guided_times(line, record.clock, stages["step"]["p50_s"]))
         record.add("full_decoder", lambda: full_decoder(line, plain, record.clock))
-        record.add("ratios", lambda: {"guided_50_over_clip_4": _ratio(record.found)})
+        record.add("ratios", lambda: {"guided_50_over_clip_4": _ratio(record.figures)})
 
 
 @torch.no_grad()
@@ -181,7 +183,7 @@ def rate(record: Record, step_s: float) -> dict[str, Any]:
     counted = gpu_rates.operations(case.model, case.sizes, case.latent)
     reached = counted / step_s
     figures = {"tflop_a_step": round(counted, 6), "tflops": round(reached, 4)}
-    product = record.found["rates"]["product_tflops"]
+    product = record.figures["rates"]["product_tflops"]
     return figures | {"share_of_product": round(reached / product, 4)}
 
 
@@ -194,7 +196,7 @@ def guided_times(line: Pipeline, clock: Clock, step_s: float) -> dict[str, Any]:
     """Time the guided pipeline; where there is no time for all its steps, what they take is extrapolated."""
     strength = STRENGTH[line.case.model]
     whole_s = _ALLOWANCE * 2 * GUIDED * step_s
-    if whole_s < clock.left() - _LEAST_S:
+    if whole_s < clock.remaining_s() - _LEAST_S:
         times = repeated(lambda: line.clip(GUIDED, strength)[1], 2 * _EACH_S, least=1, max_count=10)
         return {"whole": spread(times), "steps_taken": GUIDED, "extrapolated": False}
     few_steps_s = [line.clip(GUIDED, strength, _FEW_GUIDED)[1] for _ in range(2)]
@@ -207,7 +209,7 @@ def guided_stock(pipe: gpu_stock.Stock, clock: Clock) -> dict[str, Any]:
     one_step_s = pipe.clip(1, is_guided=True)
     few_steps_s = pipe.clip(_FEW_GUIDED, is_guided=True)
     extrapolated = _extrapolated(few_steps_s, one_step_s)
-    if _ALLOWANCE * extrapolated["whole"]["p50_s"] > clock.left() - _LEAST_S:
+    if _ALLOWANCE * extrapolated["whole"]["p50_s"] > clock.remaining_s() - _LEAST_S:
         return extrapolated
     times = repeated(lambda: pipe.clip(GUIDED, is_guided=True), _EACH_S, least=1, max_count=5)
     return {"whole": spread(times), "steps_taken": GUIDED, "extrapolated": False}
@@ -243,7 +245,7 @@ def _prepared(record: Record, *, chosen: bool = True) -> Iterator[None]:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
-    record.found["case"] = {
+    record.figures["case"] = {
         "model": case.model,
         "scale": case.scale,
         "device": case.device,
@@ -257,14 +259,14 @@ def _prepared(record: Record, *, chosen: bool = True) -> Iterator[None]:
     if case.device == "cuda":
         shape = (case.sizes.heads, case.tokens, case.sizes.head)
         attentions = gpu_rates.attention_rates(shape, case.dtype)
-    record.found["rates"] = {
+    record.figures["rates"] = {
         "product_tflops": round(gpu_rates.product_rate(case.device, case.dtype), 3),
         "copy_tb_s": round(gpu_rates.copy_rate(case.device), 3),
         "attention_tflops": attentions,
     }
     with gpu_rates.attention(attentions if chosen else {}, record.attention) as kernel:
-        record.found["attention_preferred"] = kernel
-        record.keep(record.found)
+        record.figures["attention_preferred"] = kernel
+        record.keep(record.figures)
         yield
 
 
@@ -281,7 +283,7 @@ def _engines(case: Case, engine: str, instead: OnnxStep | None) -> dict[str, str
 def _both(clip: Callable[[], tuple[float, float]], clock: Clock) -> dict[str, Any]:
     """Repeat clips; return percentiles of when their first and their last frame was there."""
     clip()
-    times = repeated(clip, min(_EACH_S, clock.left() / 4))
+    times = repeated(clip, min(_EACH_S, clock.remaining_s() / 4))
     return {
         "first_frame": spread([first for first, _ in times]),
         "whole": spread([last for _, last in times]),

@@ -43,7 +43,7 @@ class Clock:
     def __init__(self, seconds: float) -> None:
         self._until = time.monotonic() + seconds
 
-    def left(self) -> float:
+    def remaining_s(self) -> float:
         """Return the time left, s."""
         return self._until - time.monotonic()
 

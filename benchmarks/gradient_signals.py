@@ -78,7 +78,7 @@ def recorded(
     gradients = GradientArtifact(1, channels, tr_s, slices, multiband, seed, slow=motion, volumes=volumes)
     count = round(seconds * sfreq)
     scanner = np.arange(count) / (sfreq * (1 + 1e-6 * drift_ppm)) - lead_s
-    parts = [gradients.at(scanner[i : i + 50_000]) for i in range(0, count, 50_000)]
+    parts = [gradients.voltages(scanner[i : i + 50_000]) for i in range(0, count, 50_000)]
     artifact = np.concatenate(parts, axis=1)
     eeg = background(channels, count, sfreq, eeg_uv, seed)
     starts = np.arange(int(min((seconds - lead_s) / tr_s, np.inf if volumes is None else volumes - 1)) + 1)

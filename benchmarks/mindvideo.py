@@ -56,7 +56,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, explain
 from train.artifacts.slots import parts_of
 from train.config.recipe import read
-from train.config.run_context import Work, tracked
+from train.config.run_context import RunContext, progress
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
 from train.models.conditioned.batches import Windows
@@ -160,7 +160,7 @@ def masked_losses(
     private.folder(work)
     losses = {name: dict(earlier.get(name, {})) for name in _ORDERS}
     missing = [(name, seed) for seed in seeds for name in _ORDERS if seed not in losses[name]]
-    for name, seed in tracked(missing, "masked pre-training"):
+    for name, seed in progress(missing, "masked pre-training"):
         stages = _ORDERS[name]
         changes = [*common, *ABLATION.stages[stages]]
         losses[name][seed] = _masked_loss(work, changes, stages, int(seed))
@@ -174,7 +174,7 @@ def _masked_loss(work: Path, changes: Sequence[str], stages: str, seed: int) -> 
     assert isinstance(plan, MindVideoPlan)
     assert isinstance(parts.data, FilmSessions)
     data = parts.data.with_films(training_films(parts.data.shows))
-    run = Work(None, recipe.common.seed, work / f"{stages}.stages", noise_key=recipe.digest)
+    run = RunContext(None, recipe.common.seed, work / f"{stages}.stages", noise_key=recipe.digest)
     material = of_sessions(run, data, plan.films, plan.voxels, plan.name, {}, None, plan.order)
     return masked_loss(plan, material, parts.phases[MASKED], work / f"masked-{stages}-{seed}", seed)
 

@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.played import opened, played, record, told
+from benchmarks.played import opened, played, record, with_interval
 from benchmarks.result_files import RESULTS, write
 from export import fit
 from rtdecode.bundle import Bundle
@@ -38,7 +38,7 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import identification_nway
 from train.artifacts.run_folder import restored
 from train.config.recipe import build, numbers
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.config.run_files import read_run
 from train.data.phantom import session_clips, window_arrays
 from train.data.recorded import cut_windows
@@ -108,7 +108,7 @@ def measure(
         aims = system.targets(session_clips(bundle.manifest, session))
         assert aims is not None
         figures["as it is"] = read(bundle, judged, aims, scratch / "out")
-        for length in tracked(minutes, "fits"):
+        for length in progress(minutes, "fits"):
             fitted = PhantomSession("easy", subject, _FITTED, 60 * length, sfreq=_SFREQ, film=film)
             recording = record(fitted, scratch / f"session-{length:g}")
             fitted_path = scratch / f"fitted-{length:g}"
@@ -122,7 +122,7 @@ def measure(
             session_figures = read(mine, judged, aims, scratch / f"out-{length:g}")
             figures[f"{length:g}"] = session_figures | {"read alone": proof.get("alone")}
         if base is not None:
-            for length in tracked(minutes, "trainings"):
+            for length in progress(minutes, "trainings"):
                 recording = scratch / f"session-{length:g}"
                 figures[f"{length:g}, base"] = _trained(base, recording, judged, session)
     return figures
@@ -192,7 +192,7 @@ def table(figures: Figures) -> Table:
     laid = Table("participant", "minutes", *columns, title="2-way (95 %), chance 0.5", title_justify="left")
     for who, rows in figures.items():
         for title, row in rows.items():
-            cells = [row] if isinstance(row, str) else [told(row[name]) for name in columns]
+            cells = [row] if isinstance(row, str) else [with_interval(row[name]) for name in columns]
             laid.add_row(who, title, *cells)
     return laid
 

@@ -23,7 +23,7 @@ from rtdecode.disk.video import unpack_mp4
 from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import correlations, identification, identification_nway
-from rtdecode.scores.events import Span, apart, distractors, film_clip, read_events
+from rtdecode.scores.events import Span, distractors, film_clip, non_overlapping, read_events
 from streaming.session import replay
 from train.data.phantom import window_arrays
 from train.data.recorded import cut_windows
@@ -185,7 +185,7 @@ def _told_apart(
     manifest = bundle.manifest
     film = unpack_mp4(recording / "truth" / "film.mp4")
     frames = manifest.grid.hop_frames
-    disjoint = [spans[number] for number in apart(spans)]
+    disjoint = [spans[number] for number in non_overlapping(spans)]
     truths = {span: film_clip(film, span[1], manifest.clip.fps, frames) for span in disjoint}
     # The film may end inside the last window.
     complete = [span for span in disjoint if len(truths[span]) == frames]
@@ -199,7 +199,7 @@ def _told_apart(
     return identification(corr, complete, events)["identification_2way"], won
 
 
-def told(figure: Figure | None) -> str:
+def with_interval(figure: Figure | None) -> str:
     """Write a figure with its interval."""
     if figure is None:
         return "-"

@@ -42,9 +42,9 @@ from train.data.recorded_sessions import RecordedSessions
 from train.data.recorded_showing import SOURCES, RecordedShowing, stretches
 from train.evaluation.decoders import vectors
 from train.evaluation.film_figures import difference, figure, groups
-from train.evaluation.film_scores import TEMPORAL, Scores, Shown, describe, told_apart
+from train.evaluation.film_scores import TEMPORAL, FilmWindows, Scores, describe, told_apart
 from train.evaluation.oracle import Oracle, fit_oracle
-from train.evaluation.result import Show, shown
+from train.evaluation.result import Decode, make_decode
 from train.evaluation.sections import condition
 from train.interface.system import Plan, System
 
@@ -75,7 +75,7 @@ class TrainedRun:
 
     bundle: Bundle
     system: System
-    show: Show
+    show: Decode
     taught: Sequence[RecordedShowing]
 
     @staticmethod
@@ -88,7 +88,9 @@ class TrainedRun:
         assert isinstance(parts.system, Plan)
         system = restored(run, parts.system)
         bundle = draft_of(run)
-        return TrainedRun(bundle, system, shown(system, bundle.manifest, tree["noise_key"]), data.taught)
+        return TrainedRun(
+            bundle, system, make_decode(system, bundle.manifest, tree["noise_key"]), data.taught
+        )
 
     def ridge(self) -> Oracle:
         """Fit the ridge that has the same windows; it reads the clips, their colours, and the condition."""
@@ -122,7 +124,7 @@ class JudgedSession:
 
     recording: Recording
     showing: RecordedShowing
-    truth: Shown
+    truth: FilmWindows
     left_out: int
 
     @staticmethod

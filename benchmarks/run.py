@@ -60,7 +60,7 @@ def main() -> None:
     rows += [("live peak memory", live["memory_mb"]["peak"], MEMORY_MB, "MB, PSS of all processes")]
     scanner = volumes.measure(samples=200)
     rows += volumes.rows(scanner)
-    magnet = {"beside": eeg.beside()} | eeg.measure(_MAGNET_S)
+    magnet = {"beside": eeg.under_load()} | eeg.measure(_MAGNET_S)
     rows += eeg.rows(magnet)
     door = checks.measure()
     rows += checks.rows(door)

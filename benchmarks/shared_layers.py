@@ -51,7 +51,7 @@ from train.closed_form.ridge import fit_ridge
 from train.closed_form.shared_space import VERTEX
 from train.closed_form.stem import fill_slots
 from train.config.recipe import build, numbers
-from train.config.run_context import Arrays, tracked
+from train.config.run_context import Arrays, progress
 from train.config.run_files import read_run
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.evaluation.decoders import vectors
@@ -257,7 +257,7 @@ def measure(network: Network, options: argparse.Namespace) -> dict[str, Any]:
         scores: dict[str, list[NDArray[np.float64]]] = {}
         units: list[NDArray[np.int64]] = []
         try:
-            for subject in tracked(options.subjects, f"{minutes:g} minutes"):
+            for subject in progress(options.subjects, f"{minutes:g} minutes"):
                 who = replace(network.decoder.who, subject=subject, preset=options.preset, own_noise=True)
                 with tempfile.TemporaryDirectory() as name:
                     newcomer = (

@@ -35,7 +35,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from streaming.decode.decoder import Decoder
 from train import compare
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.evaluation.sessions import Sessions
 from train.run import run as train
 
@@ -151,7 +151,7 @@ def costs(run_bundles: Mapping[str, Bundle], repeats: int) -> dict[str, Any]:
     decoders = {name: Decoder(bundle) for name, bundle in run_bundles.items()}
     windows = {name: golden.window(bundle) for name, bundle in run_bundles.items()}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in run_bundles}
-    for _ in tracked(range(repeats), "clips"):
+    for _ in progress(range(repeats), "clips"):
         for name, decoder in decoders.items():
             done = decoder.decode(windows[name])
             times[name].append((done.first_frame_at - done.started_at, done.last_frame_at - done.started_at))

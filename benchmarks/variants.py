@@ -28,7 +28,7 @@ from train import compare
 from train.artifacts import run_folder
 from train.artifacts.slots import parts_of
 from train.config.recipe import read
-from train.config.run_context import Work, tracked
+from train.config.run_context import RunContext, progress
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions, SimulatedSessions
 from train.evaluation.film_scores import TEMPORAL
@@ -344,7 +344,7 @@ def _outcomes(
             train_run(options.work, ablation.recipe, stages, sharing, options.work / f"{stages}.stages")
         with ProcessPoolExecutor(min(os.cpu_count() or 1, len(of_stages)), get_context("spawn")) as pool:
             running = [pool.submit(_train_and_judge, options.work, job) for job in of_stages]
-            for done in tracked(as_completed(running), "runs", len(running)):
+            for done in progress(as_completed(running), "runs", len(running)):
                 yield from done.result()
 
 
@@ -404,7 +404,7 @@ def train_run(work: Path, recipe_name: str, name: str, overrides: Sequence[str],
     elif recipe.common.films:
         data = data.with_films(recipe.common.films)
     trained = parts.system.train(
-        Work(None, recipe.common.seed, stages, noise_key=recipe.digest), data, parts.phases
+        RunContext(None, recipe.common.seed, stages, noise_key=recipe.digest), data, parts.phases
     )
     part = work / f"{name}.part"
     shutil.rmtree(part, ignore_errors=True)

@@ -1,8 +1,8 @@
 """Decode golden windows in a process of its own.
 
-`apart` starts ``python -m export.decoded JOB``, which decodes golden windows with graphs from their files,
-through the engine that a session uses. Nothing of torch, and nothing that the export holds in memory, reaches
-that process: what it decodes are the files. `providers_for` says what it decodes them on.
+`decode_in_process` starts ``python -m export.decoded JOB``, which decodes golden windows with graphs from
+their files, through the engine that a session uses. Nothing of torch, and nothing that the export holds in
+memory, reaches that process: what it decodes are the files. `providers_for` says what it decodes them on.
 """
 
 import json
@@ -34,7 +34,7 @@ _OUTPUTS = "found.npz"
 _ON_A_GPU = ("fp16", "bf16")
 
 
-def apart(
+def decode_in_process(
     manifest: Manifest,
     folder: Path,
     golden: Mapping[str, Array],
@@ -111,7 +111,7 @@ def providers_for(precision: str) -> list[Provider]:
 
 
 def run(folder: Path) -> None:
-    """Decode the golden windows of a folder that `apart` filled, and write what was found beside them."""
+    """Decode the golden windows of a folder that `decode_in_process` filled; write the outputs there."""
     job = json.loads((folder / _JOB).read_text())
     manifest = bundle.from_json(job["manifest"], str(folder / _JOB))
     golden = read_arrays(folder / _GOLDEN)

@@ -54,7 +54,7 @@ class NotBuiltError(RtDecodeError):
 
 
 @dataclass(frozen=True)
-class Made:
+class EngineBuild:
     """An engine, as its builder made it.
 
     Attributes
@@ -171,7 +171,7 @@ def _wanted(manifest: Manifest, capabilities: Sequence[str]) -> Iterator[tuple[s
                 yield builder, capability, stage
 
 
-def of_stage(bundle: Bundle, name: str, builder: str, capability: str) -> Made:
+def of_stage(bundle: Bundle, name: str, builder: str, capability: str) -> EngineBuild:
     """Build the engine of one stage, and check its ports against the manifest.
 
     Raises
@@ -216,7 +216,7 @@ def check_target(builder: str, capability: str) -> None:
         )
 
 
-def build(builder: str, model: bytes, capability: str, path: Path) -> Made:
+def build(builder: str, model: bytes, capability: str, path: Path) -> EngineBuild:
     """Build an engine from a graph, in the flavour that the builder can make.
 
     Parameters
@@ -248,7 +248,7 @@ def build(builder: str, model: bytes, capability: str, path: Path) -> Made:
     seconds = time.monotonic() - started
     inputs = [network.network.get_input(n) for n in range(network.network.num_inputs)]
     outputs = [network.network.get_output(n) for n in range(network.network.num_outputs)]
-    return Made(engine, flavour, seconds, _ports(inputs), _ports(outputs))
+    return EngineBuild(engine, flavour, seconds, _ports(inputs), _ports(outputs))
 
 
 def probe(builder: str, model: ModelProto, capability: str) -> str:
@@ -392,7 +392,7 @@ def _ports(tensors: Sequence[Any]) -> dict[str, tuple[list[int], str]]:
     return {tensor.name: (list(tensor.shape), _DTYPES[tensor.dtype.name]) for tensor in tensors}
 
 
-def _check_ports(stage: Stage, built: Made, where: str) -> None:
+def _check_ports(stage: Stage, built: EngineBuild, where: str) -> None:
     sides: tuple[tuple[str, Mapping[str, Input] | Mapping[str, Output], Mapping[str, Any]], ...] = (
         ("inputs", stage.inputs, built.inputs),
         ("outputs", stage.outputs, built.outputs),

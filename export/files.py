@@ -38,7 +38,7 @@ def check(model: ModelProto) -> None:
         onnx.checker.check_model(model)
 
 
-def beside(model: ModelProto, name: str) -> list[str]:
+def weight_files(model: ModelProto, name: str) -> list[str]:
     """Name the files beside a graph that hold its weights: ``NAME.weights`` for a large one, else none."""
     return [f"{name}.weights"] if _is_large(model) else []
 
@@ -49,7 +49,7 @@ def write(model: ModelProto, name: str, folder: Path) -> list[Path]:
     if not _is_large(model):
         graph.write_bytes(model.SerializeToString(deterministic=True))
         return [graph]
-    (weights,) = beside(model, name)
+    (weights,) = weight_files(model, name)
     # onnx moves the weights out of the model it is given: work on a copy.
     model_copy = ModelProto()
     model_copy.CopyFrom(model)

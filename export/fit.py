@@ -30,10 +30,10 @@ from rtdecode.disk.recording import Recording
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.scores import intervals
 from train.config import builders
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
-from train.fitting.fitter import Fitted, Fitter, Matrix, Shown, Story, identified
+from train.fitting.fitter import Fitted, Fitter, Matrix, Screenings, Story, identified
 
 # Chance of 2-way identification.
 _CHANCE = 0.5
@@ -108,7 +108,7 @@ def run(
     # Fit the windows to the film, and print how well that went.
     story = fitter.story(recorded, stimuli)
     fitted = fitter.fit(recorded, story)
-    sources = [f"{name} of the film: {source}" for name, source in story.told.items()]
+    sources = [f"{name} of the film: {source}" for name, source in story.properties.items()]
     console.print("; ".join([f"{len(recorded)} windows", *sources]))
     share = fitter.drawable(stimuli)
     _say_kind(console, fitter.kind, share)
@@ -121,7 +121,7 @@ def run(
     curve = lags.sweep(console, recorded, story, base.manifest)
     _check_beyond_chance(figures)
     # The fit is proven: describe it in a manifest, and write the bundle.
-    about = _about(base, opened, recorded, stimuli) | story.told | {"held_out": figures, "lag": curve}
+    about = _about(base, opened, recorded, stimuli) | story.properties | {"held_out": figures, "lag": curve}
     if share is not None:
         about["drawable"] = round(share, 4)
     changes = _changes(base, opened, recorded, about)
@@ -212,7 +212,7 @@ def _named(manifest: Manifest, name: str | None) -> str | None:
 
 def _shown(
     recordings: Sequence[Recording], film: Path | None, events: Path | None, manifest: Manifest
-) -> Shown:
+) -> Screenings:
     """Find the film and the table of events of each recording, and read the films."""
     paths: list[Path] = []
     for recording in recordings:
@@ -238,7 +238,7 @@ def _shown(
         events or (r.truth and r.truth / "events.tsv" if film is None else None) for r in recordings
     ]
     digests = {path: file_hash(path)[:16] for path in films}
-    return Shown(
+    return Screenings(
         films=[films[path] for path in paths],
         names=[path.name for path in paths],
         digests=[digests[path] for path in paths],
@@ -287,7 +287,7 @@ def _report(
     read, these fits choose as well.
     """
     nulls: dict[str, list[float]] = {route: [] for route in fitted.held_out}
-    for share in tracked(_SHIFTS, "films that nobody saw"):
+    for share in progress(_SHIFTS, "films that nobody saw"):
         other = story.shifted(share)
         control = fitter.fit(recorded, other)
         for route, values in nulls.items():
@@ -393,7 +393,7 @@ def _check_beyond_chance(figures: dict[str, dict[str, Any]]) -> None:
 
 
 def _about(
-    base: Bundle, recordings: Sequence[Recording], recorded: Recorded, stimuli: Shown
+    base: Bundle, recordings: Sequence[Recording], recorded: Recorded, stimuli: Screenings
 ) -> dict[str, Any]:
     """Describe the fit for the manifest.
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import onnx
 from onnx import ModelProto, version_converter
 
-from export.files import beside, write
+from export.files import weight_files, write
 from export.halves import widened
 from export.precision import MATRICES, of_clock_alone, opset_of, tidied
 from rtdecode.errors import UsageError
@@ -85,7 +85,7 @@ def _quantised(name: str, graph: ModelProto, calibration: Arrays, clock: Collect
             calibration_eps=["cpu"],
             op_types_to_quantize=list(_QUANTISED),
             nodes_to_exclude=left_out,
-            use_external_data_format=bool(beside(model, name)),
+            use_external_data_format=bool(weight_files(model, name)),
             output_path=str(out),
             # What is not in fp8 stays in single precision, and so do the ports.
             high_precision_dtype="fp32",

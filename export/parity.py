@@ -163,12 +163,12 @@ def checked(
     Raises
     ------
     BundleError
-        If an output is too far off, see `compare`, or a graph is refused, see `structural.held`.
+        If an output is too far off, see `compare`, or a graph is refused, see `structural.check_kernels`.
     """
     with TemporaryDirectory(dir=_beside(graphs)) as place:
         files = [file for name, model in graphs.items() for file in write(model, name, Path(place))]
         reason = structural.cannot_run(files, manifest.precision)
-        checks = {name: structural.held(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
+        checks = {name: structural.check_kernels(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
     if reason is None:
         return {"status": PASSED} | compare(manifest, graphs, golden, memories, conditions)
     stand_in_reports: dict[str, Any] = {}
@@ -227,7 +227,7 @@ def compare(
         If an output is too far off, see `held_to`.
     """
     with _laid_out(graphs, memories or {}) as (folder, memory_files):
-        outputs = decoded.apart(manifest, folder, golden, memory_files)
+        outputs = decoded.decode_in_process(manifest, folder, golden, memory_files)
     report: dict[str, Any] = {"windows": len(golden["latent"]), "runtime": onnxruntime.__version__}
     report["largest_difference"] = held_to(golden, outputs, conditions or {}, manifest.precision)
     # Frames of 8 bits are off by their rounding, so that they do not tell how far off a clip is.
@@ -247,7 +247,7 @@ def calls(
         Stage -> port -> one row for each call.
     """
     with _laid_out(graphs, memories) as (folder, memory_files):
-        recorded = decoded.apart(manifest, folder, golden, memory_files, calls=True)
+        recorded = decoded.decode_in_process(manifest, folder, golden, memory_files, calls=True)
     inputs_of: dict[str, Arrays] = {name: {} for name in graphs}
     for name, rows in recorded.items():
         stage, _, port = name.partition(".")

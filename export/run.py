@@ -22,7 +22,7 @@ from onnx import ModelProto, ValueInfoProto, helper
 from export import eight_bits, engines, float8, kernels, outlook, states
 from export.decoded import providers_for
 from export.digest import digest
-from export.files import LARGEST, beside, write, write_arrays
+from export.files import LARGEST, weight_files, write, write_arrays
 from export.outlook import Outlook
 from export.parity import PASSED, StandIn, calls, checked, condition, expected
 from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
@@ -31,7 +31,7 @@ from rtdecode.bundle import Bundle, Manifest, Memory, Output, Subject, gpu, wiri
 from rtdecode.bundle.golden import STEPS
 from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PRECISIONS
 from rtdecode.bundle.providers import CPU
-from rtdecode.bundle.wiring import Said
+from rtdecode.bundle.wiring import PortBindings
 from rtdecode.disk.folders import existing
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from train.artifacts.run_folder import restored, subject_of
@@ -259,7 +259,7 @@ class _Made:
 
     manifest: Manifest
     graphs: dict[str, ModelProto]
-    own: list[str]
+    own_stages: list[str]
     golden: Arrays
     parity: dict[str, Any]
     stand_ins: Callable[[], dict[str, dict[str, ModelProto]]]
@@ -401,7 +401,7 @@ def _joined(
     The system states the shape of the whole latent. `wired` only sees what one call of a graph gives, which
     for a denoiser that works in chunks has fewer latent frames.
     """
-    bindings = {stage.name: stage.said for stage in stages}
+    bindings = {stage.name: stage.bindings for stage in stages}
     joined = wired(manifest, graphs, bindings, system.scopes)
     return replace(
         joined, latent=[1, *system.latent_shape], detail=system.detail, recorded=list(system.recorded)
@@ -425,7 +425,7 @@ def _subject(name: str, exported: _Made) -> Subject:
     """Describe, for the manifest, what belongs to a participant other than the default one."""
     manifest = exported.manifest
     stages: dict[str, bundle.Stage] = {}
-    for stage in exported.own:
+    for stage in exported.own_stages:
         built = manifest.built[stage]
         place = f"subjects/{name}"
         data = [f"{place}/{file}" for file in built.data]
@@ -576,7 +576,7 @@ def _with_steps(system: System, manifest: Manifest, steps: int) -> Manifest:
 def wired(
     manifest: Manifest,
     graphs: dict[str, ModelProto],
-    bindings: Mapping[str, Said] | None = None,
+    bindings: Mapping[str, PortBindings] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Return a copy of a manifest with the stages of these graphs.
@@ -603,7 +603,7 @@ def wired(
     # Unlike other missing stages, `denoise` is listed as null for a system that does without it.
     built: dict[str, bundle.Stage | None] = {"denoise": None}
     for name, stage in parts["stages"].items():
-        built[name] = replace(stage, data=beside(graphs[name], name))
+        built[name] = replace(stage, data=weight_files(graphs[name], name))
     return replace(manifest, stages=built, states=parts["states"], latent=parts["latent"])
 
 
@@ -639,7 +639,7 @@ def _write(
             within = Path() if subject is None else Path("subjects") / subject
             (folder / within).mkdir(parents=True, exist_ok=True)
             # The default participant's files, and stages that all share, lie beside the manifest.
-            for name in exported.own:
+            for name in exported.own_stages:
                 write(exported.graphs[name], name, folder / within)
             write_arrays(folder / within / "golden.npz", exported.golden)
             for path in sorted((folder / within).glob("*.*")):

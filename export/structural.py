@@ -1,7 +1,7 @@
 """Look at graphs that cannot be decoded on this machine, as far as that goes.
 
-`looked_at` runs the checker of ONNX, strict shape inference, and a load by ONNX Runtime without optimisation.
-`cannot_run` says why a machine cannot decode with some graphs.
+`structural_check` runs the checker of ONNX, strict shape inference, and a load by ONNX Runtime without
+optimisation. `cannot_run` says why a machine cannot decode with some graphs.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,8 +48,10 @@ def cannot_run(files: Sequence[Path], precision: str) -> str | None:
     return None
 
 
-def looked_at(graph: Path) -> dict[str, str]:
-    """Check a graph by its path, so that weights beside it are found; see `held` for a graph that must pass.
+def structural_check(graph: Path) -> dict[str, str]:
+    """Check a graph by its path, so that weights beside it are found.
+
+    See `check_kernels` for a graph that must pass.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def looked_at(graph: Path) -> dict[str, str]:
     }
 
 
-def held(graph: Path) -> dict[str, str]:
+def check_kernels(graph: Path) -> dict[str, str]:
     """Check a graph, which may lack nothing but kernels of its precision on this machine.
 
     Raises
@@ -71,7 +73,7 @@ def held(graph: Path) -> dict[str, str]:
     BundleError
         If the checker or the inference of shapes refuses it, or ONNX Runtime does so for any other reason.
     """
-    checks = looked_at(graph)
+    checks = structural_check(graph)
     faults = {check: message for check, message in checks.items() if message != OK}
     if _NO_KERNEL in faults.get("load", ""):
         del faults["load"]

@@ -754,7 +754,7 @@ def doctor(
     _reach(peers)
     from streaming.tools import doctor as command
 
-    checks = command.Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    checks = command.CheckOptions(lsl, fmri_dir, bundle, calibration, out, record, minutes)
     raise typer.Exit(command.run(checks, as_json=as_json))
 
 
@@ -787,9 +787,9 @@ def preflight(
     """
     _reach(peers)
     from streaming.tools import preflight as command
-    from streaming.tools.doctor import Asked
+    from streaming.tools.doctor import CheckOptions
 
-    options = Asked(lsl, fmri_dir, bundle, calibration, out, record, minutes)
+    options = CheckOptions(lsl, fmri_dir, bundle, calibration, out, record, minutes)
     raise typer.Exit(command.run(options, as_json, seconds=seconds, eyes_closed=eyes_closed))
 
 
@@ -836,7 +836,7 @@ def _reach(peers: str | None) -> None:
 def _needs(module: str, extra: str) -> None:
     from importlib.util import find_spec
 
-    # Asked before the command is imported, which would end in a traceback instead of this advice.
+    # CheckOptions before the command is imported, which would end in a traceback instead of this advice.
     if find_spec(module) is None:
         raise RtDecodeError(
             "package-missing",

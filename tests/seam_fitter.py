@@ -22,7 +22,7 @@ from train.config.run_context import Arrays
 from train.data.arrays import eeg_statistics, normalised_eeg
 from train.data.films import clips_at
 from train.data.recorded import Recorded
-from train.fitting.fitter import Fitted, Shown, Story
+from train.fitting.fitter import Fitted, Screenings, Story
 
 _SHARES = [0.2, 0.5, 0.8]
 _PICKING = 1.0
@@ -66,10 +66,10 @@ class SeamFitter:
     least_windows: ClassVar[int] = 40
     kind: ClassVar[str] = "colours over which a shadow moves"
 
-    def drawable(self, screenings: Shown) -> None:
+    def drawable(self, screenings: Screenings) -> None:
         """Every colour can be drawn, and nothing is known of other films."""
 
-    def story(self, recorded: Recorded, screenings: Shown) -> Colours:
+    def story(self, recorded: Recorded, screenings: Screenings) -> Colours:
         manifest = self.base.manifest
         frames = int(manifest.grid.window * manifest.grid.fps)
         colours = np.zeros((len(recorded), LATENT[0]))

@@ -27,7 +27,7 @@ FEATURES = 24
 _SIDE = 8
 START = "start"
 # What a chunk is told, in the order of the generator's arguments.
-TOLD = ("tokens", "pooled", "words")
+CONDITION_PARTS = ("tokens", "pooled", "words")
 
 
 class Stem(nn.Module):
@@ -134,12 +134,12 @@ class Step(nn.Module):
         super().__init__()
         self.generator = generator
         self.guidance = guidance
-        for name in TOLD:
+        for name in CONDITION_PARTS:
             self.register_buffer(f"nobody_{name}", nobody[name])
 
     def nobody(self, count: int) -> dict[str, Tensor]:
         """Tokens, pooled vector and words of nobody, for so many rows."""
-        parts = {name: self.get_buffer(f"nobody_{name}") for name in TOLD}
+        parts = {name: self.get_buffer(f"nobody_{name}") for name in CONDITION_PARTS}
         return {name: part.expand(count, *part.shape[1:]) for name, part in parts.items()}
 
     def forward(
@@ -187,7 +187,7 @@ class Codec(VideoDecoder):
 
     def first(self, latent: Tensor) -> tuple[Tensor, Cache]:
         """Five frames."""
-        return self.drawn([latent] * 5), {"cache_last": latent, "cache_mean": latent}
+        return self.decode([latent] * 5), {"cache_last": latent, "cache_mean": latent}
 
     def next(self, latent: Tensor, cache: Mapping[str, Tensor]) -> tuple[Tensor, Cache]:
         """Four frames."""
@@ -195,9 +195,9 @@ class Codec(VideoDecoder):
         mean = cache["cache_mean"]
         steady = latent + self.blend * (mean - latent)
         frames = [last + (steady - last) * share for share in (0.25, 0.5, 0.75, 1.0)]
-        return self.drawn(frames), {"cache_last": steady, "cache_mean": 0.5 * (mean + latent)}
+        return self.decode(frames), {"cache_last": steady, "cache_mean": 0.5 * (mean + latent)}
 
-    def drawn(self, latents: list[Tensor]) -> Tensor:
+    def decode(self, latents: list[Tensor]) -> Tensor:
         """Pictures (row, frame, 3, 48, 80) in [0, 1]."""
         latent = torch.cat(latents, 2)
         colours = 0.4 * latent[:, :3] + 0.1 * latent[:, 3:] + 0.5

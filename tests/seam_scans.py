@@ -13,7 +13,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.chain import draft_bundle, draft_manifest, windows
 from train.data.phantom import spans, window_arrays
 
@@ -49,7 +49,7 @@ class Scans:
     grid: TimingGrid
     seconds: float
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         work.refuse_data()
 
     def manifest(self, name: str) -> Manifest:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.bundle import Bundle, Manifest
-from rtdecode.bundle.wiring import Said, Source
+from rtdecode.bundle.wiring import PortBindings, Source
 from rtdecode.errors import UsageError
 from tests.seam_parts import (
     CHUNK_FRAMES,
@@ -39,10 +39,10 @@ from tests.seam_parts import (
 from tests.seam_scans import COLUMNS, PARTICIPANTS, ROWS, Scans
 from tests.streaming.bundles import CHANNELS
 from train.config.builders import register
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import golden
 from train.evaluation.identification import judge_clips
-from train.evaluation.result import Judged, Request, Show
+from train.evaluation.result import Decode, Evaluation, Request
 from train.interface.system import (
     Condition,
     OfSubject,
@@ -188,13 +188,15 @@ class SeamSystem(System):
         looked_up = Source("memory", memory="words", rows="encode.rows")
         return [
             Traced("encode", self._encode, encoded, ["tokens", "pooled", "rows", "start", "start_level"]),
-            Traced("denoise", self._step, denoised, ["next"], Said({"past": _PAST, "words": looked_up})),
+            Traced(
+                "denoise", self._step, denoised, ["next"], PortBindings({"past": _PAST, "words": looked_up})
+            ),
             Traced(
                 "remember",
                 self._keep,
                 {"latent": chunk, "past": frame},
                 ["past_next"],
-                Said({"past": _PAST}, {"past_next": "past"}),
+                PortBindings({"past": _PAST}, {"past_next": "past"}),
             ),
             *video_decoder.stages(self._codec, LATENT, (ROWS, COLUMNS)),
         ]
@@ -231,7 +233,7 @@ class SeamPlan:
     codec: SeamCodec
     machine: Machine
 
-    def train(self, work: Work, data: Scans, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: Scans, phases: dict[str, Phase]) -> Trained:
         codec = Codec(self.codec.blend)
         table = np.random.default_rng(work.seed).standard_normal((WORDS, WIDTH)).astype(np.float16)
         taught = {name: _taught(work, data, name, codec) for name in PARTICIPANTS}
@@ -281,7 +283,7 @@ class SeamPlan:
         return OfSubject(manifest, data.stats(name), data.projection(name), golden_windows)
 
 
-def _taught(work: Work, data: Scans, name: str, codec: Codec) -> Windows:
+def _taught(work: RunContext, data: Scans, name: str, codec: Codec) -> Windows:
     """Windows of a participant and the latents of what it saw; a stage of the run. No loss reads captions."""
 
     def make() -> Arrays:
@@ -325,18 +327,20 @@ class SeamJudge:
                 windows=data.count,
             )
 
-    def judge(self, work: Work, plan: SeamPlan, data: Scans, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: SeamPlan, data: Scans, trained: Trained, show: Decode
+    ) -> Evaluation:
         return self._judged(data, trained.bundle, show, "one")
 
-    def evaluate(self, data: Scans, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: Scans, trained: Trained, show: Decode, request: Request) -> Evaluation:
         return self._judged(data, trained.bundle, show, request.subject or "one")
 
-    def _judged(self, data: Scans, bundle: Bundle, show: Show, name: str) -> Judged:
+    def _judged(self, data: Scans, bundle: Bundle, show: Decode, name: str) -> Evaluation:
         data = replace(data, seconds=_JUDGED_S)
         inputs = data.inputs(name, JUDGING)
         truths = list(data.clips(JUDGING)[:, :-1])
         events = {JUDGING: data.events(JUDGING)}
-        return Judged(judge_clips(show, bundle, inputs, truths, data.where(JUDGING), events))
+        return Evaluation(judge_clips(show, bundle, inputs, truths, data.where(JUDGING), events))
 
 
 for _name, _builder in {

@@ -9,14 +9,14 @@ SLOTS = len(oracle.GRID.volumes(0))
 VOXELS = 60
 
 
-def windows(weights: np.ndarray, sessions: list[int], count: int) -> cortex.Windows:
+def windows(weights: np.ndarray, sessions: list[int], count: int) -> cortex.ParticipantWindows:
     """Windows of sessions: codes at random, and volumes that follow them by the weights, with noise."""
     rng = np.random.default_rng(sessions)
     codes = rng.normal(size=(count * len(sessions), oracle.COMPONENTS)).astype(np.float32)
     signal = codes @ weights
     volumes = np.repeat((signal + rng.normal(size=signal.shape))[:, None], SLOTS, axis=1)
     flat = volumes.reshape(len(codes), -1).astype(np.float32)
-    return cortex.Windows(flat, codes, np.repeat(sessions, count))
+    return cortex.ParticipantWindows(flat, codes, np.repeat(sessions, count))
 
 
 def people(maps: list[np.ndarray]) -> list[cortex.Participant]:

@@ -48,7 +48,7 @@ def test_a_space_keeps_the_directions_in_which_films_vary_most() -> None:
     rng = np.random.default_rng(1)
     values = rng.standard_normal((400, 10)) * [9, 5, *[0.1] * 8] + 3
     space = detail.fit_space(values, 2)
-    assert space.kept > 0.99
+    assert space.variance_share > 0.99
     assert np.abs(space.axes[:2]).max(axis=0) == pytest.approx([1, 1], abs=0.01)
     assert space.of(values).mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
 

@@ -33,10 +33,10 @@ def test_an_engine_is_built_again_from_another_graph_or_by_another_version() -> 
 
 def test_figures_of_another_machine_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     out = tmp_path / "engines.json"
-    assert engines.there(out, {"cores": 2}) == []
+    assert engines.saved_figures(out, {"cores": 2}) == []
     out.write_text(json.dumps({"machine": {"cores": 2}, "engines": [ENGINE]}))
-    assert engines.there(out, {"cores": 2}) == [ENGINE]
-    assert engines.there(out, {"cores": 4}) == []
+    assert engines.saved_figures(out, {"cores": 2}) == [ENGINE]
+    assert engines.saved_figures(out, {"cores": 4}) == []
 
 
 def test_without_a_builder_nothing_is_written(

@@ -37,6 +37,6 @@ def test_figures_of_another_machine_are_not_taken_for_this_ones(tmp_path: Path) 
     machine = gpu.machine_of("cpu")
     parts = {"wan.eager": {"finished": True}}
     out.write_text(json.dumps({"machine": machine, "parts": parts}))
-    assert gpu.there(out, machine)["parts"] == parts
-    assert gpu.there(out, machine | {"python": "2.7"})["parts"] == {}
-    assert gpu.there(None, machine)["parts"] == {}
+    assert gpu.saved_report(out, machine)["parts"] == parts
+    assert gpu.saved_report(out, machine | {"python": "2.7"})["parts"] == {}
+    assert gpu.saved_report(None, machine)["parts"] == {}

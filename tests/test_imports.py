@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"rtdecode", "streaming", "train", "export"}
+PACKAGES = {"rtdecode", "streaming", "train", "export"}
 MAY = {
     "rtdecode": {"rtdecode"},
     "streaming": {"rtdecode", "streaming"},
@@ -63,7 +63,7 @@ def runs(code: str) -> None:
 @pytest.mark.parametrize("package", sorted(MAY))
 def test_imports_follow_the_arrows(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
-        imported = _imports(ast.parse(file.read_text())) & OURS
+        imported = _imports(ast.parse(file.read_text())) & PACKAGES
         if file == ROOT / "rtdecode" / "cli.py":
             continue
         assert imported <= MAY[package], f"{file.relative_to(ROOT)} imports {imported - MAY[package]}"
@@ -109,7 +109,7 @@ def test_the_table_of_checks_lies_below_all_that_judge_by_it() -> None:
 def test_the_command_line_reaches_up_inside_bodies_only() -> None:
     tree = ast.parse((ROOT / "rtdecode" / "cli.py").read_text())
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert not {name for node in top for name in _imports(node)} & (OURS - {"rtdecode"})
+    assert not {name for node in top for name in _imports(node)} & (PACKAGES - {"rtdecode"})
 
 
 @pytest.mark.parametrize(

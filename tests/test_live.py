@@ -88,7 +88,9 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
     for k in range(count):
         start, stop = (float(t) for t in grid.span(k))
         # The clock remembers some minutes of triggers: each window has those of its own past.
-        while triggers and (not clock.known or clock.elapsed(triggers[0].stamp) <= stop + float(grid.lag)):
+        while triggers and (
+            not clock.is_placed or clock.elapsed(triggers[0].stamp) <= stop + float(grid.lag)
+        ):
             clock.add_trigger(triggers.pop(0).stamp)
         instants = clock.to_local(start + np.arange(grid.samples) / float(grid.sfreq), stop)
         place = np.interp(instants, times, np.arange(times.size))

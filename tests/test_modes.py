@@ -65,7 +65,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
 @pytest.mark.parametrize("umask", UMASKS)
 def test_a_session_and_its_recording(umask: str, sessions: dict[str, Ended]) -> None:
     ended = sessions[umask]
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert ended.finals() != []
     modes = GROUP_READS if umask == UMASKS[-1] else OWNER_ALONE
     for folder in (ended.out, ended.out.with_name("recording")):
@@ -135,11 +135,11 @@ def test_a_file_system_that_holds_no_modes_is_named_once_and_the_session_goes_on
     bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW).path
     flags = ("--seconds", "1", "--record", str(modeless / "session" / "recording"))
     ended = play(modeless / "session", bundle, *flags, seconds=120, lead=0.5)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert ended.finals() != []
     assert wrong_modes(ended.out, {"file": MODE, "folder": MODE}) == {}
-    sentences = [line for line in ended.said.splitlines() if "cannot be closed" in line]
-    assert len(sentences) == 1, ended.said
+    sentences = [line for line in ended.output.splitlines() if "cannot be closed" in line]
+    assert len(sentences) == 1, ended.output
     assert "its file system does not hold permissions" in sentences[0]
     assert str(ended.out) in sentences[0]
 

@@ -71,7 +71,7 @@ def session_of(finals: list[float], null: list[float]) -> Played:
 
 def test_sessions_of_one_film_are_one_score_a_window_and_the_null_brain_is_paired() -> None:
     sessions = [session_of([1.0, 0.8], [0.5, 0.0]), session_of([0.6, 0.8], [0.5, 0.0])]
-    same = headline.held(sessions, fixed=True)
+    same = headline.summarise(sessions, fixed=True)
     assert same.finals is not None
     assert same.finals["n"] == 2
     assert same.finals["value"] == pytest.approx(0.8)
@@ -83,7 +83,7 @@ def test_sessions_of_one_film_are_one_score_a_window_and_the_null_brain_is_paire
     # Two windows are too few for an interval.
     assert same.gained["ci95"] is None
     assert same.windows == {"final": 4, "refined": 0, "skipped": 2}
-    other = headline.held(sessions, fixed=False)
+    other = headline.summarise(sessions, fixed=False)
     assert other.finals is not None
     assert other.finals["n"] == 4
     assert headline.table({"ideal": same}).row_count == 1
@@ -94,11 +94,11 @@ def test_a_ridge_is_compared_on_the_same_windows() -> None:
     session = session_of([1.0, 0.8, 0.6], [0.5, 0.5, 0.5])
     spans = list(session.wins["finals"])
     wins = {"ridge": dict(zip(spans[:2], (0.9, 0.9), strict=True)), "colour": dict.fromkeys(spans, 0.6)}
-    compared = headline.held([replace(session, wins=session.wins | wins)], fixed=True)
+    compared = headline.summarise([replace(session, wins=session.wins | wins)], fixed=True)
     values = {name: round(figure["value"], 9) for name, figure in compared.comparisons.items() if figure}
     assert values == {"ridge": 0.9, "above ridge": 0.0, "colour": 0.6, "above colour": 0.2}
     assert headline.rounded_figures(compared)["ridge"]["n"] == 2
-    assert headline.held([session], fixed=True).comparisons == {}
+    assert headline.summarise([session], fixed=True).comparisons == {}
 
 
 @pytest.mark.full
@@ -181,7 +181,7 @@ def test_too_few_minutes_are_told_and_the_bundle_as_it_is_stands_below() -> None
     refusal, summary = by_minutes.values()
     assert isinstance(refusal, str)
     assert "a fit needs 60 windows" in refusal
-    assert isinstance(summary, headline.Held)
+    assert isinstance(summary, headline.CaseSummary)
     assert summary.finals is not None
     assert summary.finals["n"] == SECONDS // 4
     assert minutes.table(by_minutes, 1).row_count == 2

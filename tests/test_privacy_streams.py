@@ -90,7 +90,7 @@ def test_what_a_stream_says_of_itself_and_of_others_is_not_kept(
         process.communicate()
         amplifier.over.set()
         amplifier.join()
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert not leaks(outputs)
     recording = Recording(outputs / "recording")
     labels = {item.label for item in recording.events() if isinstance(item, Trigger)}
@@ -115,8 +115,8 @@ def test_volumes_that_end_a_session_are_named_on_the_terminal_alone(bundle: Path
     words = ("--bundle", str(bundle), "--out", str(outputs / "out"), "--record", str(outputs / "recording"))
     process = stream("--fmri-dir", str(folder), "--existing", "read", *words)
     ended = end(process, outputs / "out")
-    assert ended.code == 4, ended.said
-    assert PLACE in ended.said
+    assert ended.code == 4, ended.output
+    assert PLACE in ended.output
     assert not leaks(outputs)
 
 
@@ -132,8 +132,8 @@ def test_a_stream_that_ends_a_session_is_named_on_the_terminal_alone(bundle: Pat
     finally:
         amplifier.over.set()
         amplifier.join()
-    assert ended.code == 4, ended.said
-    assert PLACE in ended.said
+    assert ended.code == 4, ended.output
+    assert PLACE in ended.output
     assert not leaks(outputs)
 
 

@@ -45,7 +45,7 @@ from train.run import run
 from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("seam.yaml"))
-SHOWN = 1001
+TEST_SEED = 1001
 # Nothing waits so long: it only ends a player whose session was stopped, s.
 _LIMIT_S = 120
 
@@ -266,7 +266,7 @@ def test_a_system_that_says_something_of_a_port_that_is_not_there_is_refused(
 ) -> None:
     graphs = {name: onnx.load(bundle.path / stage.file) for name, stage in bundle.manifest.built.items()}
     stages = system_of(trained).stages(bundle.manifest)
-    bindings = {stage.name: stage.said for stage in stages}
+    bindings = {stage.name: stage.bindings for stage in stages}
     bindings["encode"] = replace(bindings["denoise"], reads={"words": bindings["denoise"].reads["words"]})
     with refused(BundleError, "wiring-port-unknown", stage="encode", side="input", unknown=["words"]):
         exporting.wired(draft_of(trained).manifest, graphs, bindings)
@@ -312,7 +312,7 @@ def test_in_a_lower_precision_the_states_of_every_participant_are_in_half_precis
         assert rounded["emulated"]["clip_psnr_db"] >= 40
 
 
-def recorded(folder: Path, data: Scans, name: str, seed: int = SHOWN) -> Path:
+def recorded(folder: Path, data: Scans, name: str, seed: int = TEST_SEED) -> Path:
     """A session of one of the participants that nothing was trained on."""
     path = folder / f"{name}-{seed}"
     with RecordingWriter(path, data.montage, {"seconds": data.seconds}) as writer:
@@ -333,7 +333,7 @@ def test_a_replay_decodes_what_the_systems_own_code_decodes(
     finals = [np.load(tmp_path / "out" / line["latent"]) for line in lines if line["revision"] == "final"]
     manifest = bundle.manifest
     where = spans(0, data.count, manifest.grid)
-    inputs = data.inputs(name, SHOWN)
+    inputs = data.inputs(name, TEST_SEED)
     assert inputs["fmri"].shape == (6, 5, PARTICIPANTS[name][1])
     assert inputs["fmri_mask"].all()
     # The volume that a window looks ahead to is the first one of the next.
@@ -351,7 +351,7 @@ def mine(trained: Path, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     """The bundle fitted to a participant that nothing was trained on."""
     folder = tmp_path_factory.mktemp("fitted")
     data = replace(data_of(trained), seconds=100.0)
-    film = data.clips(SHOWN)[:, :-1]
+    film = data.clips(TEST_SEED)[:, :-1]
     write_mp4(folder / "film.mp4", film.reshape(-1, *film.shape[2:]), float(data.grid.fps))
     recording = recorded(folder, data, NEWCOMER)
     fitting.run([recording], folder / "film.mp4", None, str(bundle.path), folder / "mine")
@@ -388,8 +388,8 @@ def test_a_fitted_bundle_shows_a_new_session_what_the_one_before_did_not(
     trained: Path, bundle: Bundle, mine: Bundle, tmp_path: Path
 ) -> None:
     data = replace(data_of(trained), seconds=24.0)
-    recording = recorded(tmp_path, data, NEWCOMER, SHOWN + 1)
-    film_colours = data.colours(SHOWN + 1)
+    recording = recorded(tmp_path, data, NEWCOMER, TEST_SEED + 1)
+    film_colours = data.colours(TEST_SEED + 1)
     correlations = {}
     for name, version, subject in (("before", bundle, None), ("fitted", mine, "newcomer")):
         assert replay.run(recording, str(version.path), "max", tmp_path / name, subject=subject) == 0
@@ -406,7 +406,7 @@ def test_a_fitted_bundle_shows_a_new_session_what_the_one_before_did_not(
 def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
     bundle: Bundle, live: Ended, tmp_path: Path
 ) -> None:
-    assert live.code == 0, live.said
+    assert live.code == 0, live.output
     counted = live.report["windows"]
     assert counted["final"] + counted["skipped"] == counted["expected"] == 4
     assert {clip["steps"] for clip in live.clips} == {seam_system.STEPS}
@@ -417,7 +417,7 @@ def test_a_live_session_shows_clips_of_its_size_and_a_replay_makes_them_again(
     lines = [json.loads(line) for line in (tmp_path / "out" / "clips.jsonl").read_text().splitlines()]
     again = {line["clip"]: line for line in lines if line["revision"] == "final"}
     finals = live.finals()
-    assert finals, live.said
+    assert finals, live.output
     for number, clip in enumerate(finals):
         # After a window that a busy machine skipped, a clip carries on from nothing.
         if clip["clip"] != number:

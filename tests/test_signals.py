@@ -62,7 +62,7 @@ def test_a_session_ends_with_everything_written(tmp_path: Path, number: signal.S
     ended = play(
         tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=60, during=stop, before=SCRIPT
     )
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert ended.report["ended"] == f"stopped by {number.name}"
     windows = ended.report["windows"]
     assert windows["final"] == len(ended.finals()) >= 1

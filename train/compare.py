@@ -58,10 +58,10 @@ from train.evaluation import sessions
 from train.evaluation.beside import only, routes_of
 from train.evaluation.decoders import vectors
 from train.evaluation.film_figures import difference, figure, gathered, groups
-from train.evaluation.film_scores import Scores, Shown, told_apart
+from train.evaluation.film_scores import FilmWindows, Scores, told_apart
 from train.evaluation.identification import judging_seeds
 from train.evaluation.pictures import session_sheet
-from train.evaluation.result import Show, shown
+from train.evaluation.result import Decode, make_decode
 from train.evaluation.sections import condition
 from train.evaluation.sessions import Sessions
 from train.interface.system import System
@@ -83,21 +83,21 @@ class Decoder:
     data: SimulatedSessions
     bundle: Bundle
     system: System
-    show: Show
+    show: Decode
 
     @property
     def who(self) -> Participant:
         """Whom the run was trained on."""
         return self.data.who
 
-    def inputs(self, session: PhantomSession, film: Shown) -> Arrays:
+    def inputs(self, session: PhantomSession, film: FilmWindows) -> Arrays:
         """Return what the run reads of the windows of a session, (window, ...) for each port."""
         # A run that looks ahead less has windows at the end that another lacks.
         session_inputs = session_arrays(self.bundle, session)
         return {name: rows[: len(film.where)] for name, rows in session_inputs.items()}
 
     def scores(
-        self, session: PhantomSession, film: Shown, *, routes: bool, noise: Sequence[float] = ()
+        self, session: PhantomSession, film: FilmWindows, *, routes: bool, noise: Sequence[float] = ()
     ) -> Iterator[tuple[str, Scores]]:
         """Yield the scores of a session, with both modalities and, if `routes`, with each alone.
 
@@ -151,7 +151,7 @@ def opened(run: Path) -> Decoder:
     data = sessions.simulated(run, recipe["data"])
     system = restored(run, recipe["system"])
     bundle = draft_of(run)
-    return Decoder(run.name, data, bundle, system, shown(system, bundle.manifest, tree["noise_key"]))
+    return Decoder(run.name, data, bundle, system, make_decode(system, bundle.manifest, tree["noise_key"]))
 
 
 def same_windows(first: Decoder, other: Decoder) -> bool:
@@ -273,7 +273,7 @@ def scored(
     grid = first.bundle.manifest.grid
     furthest = replace(manifests[0], grid=replace(grid, after=max(grid.after, ahead)))
     sessions_of: dict[str, list[Scores]] = {}
-    films: list[Shown] = []
+    films: list[FilmWindows] = []
     for session, film in judged.watched(first.who, *manifests, furthest):
         films.append(film)
         for decoder in decoders:

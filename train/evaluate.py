@@ -26,7 +26,7 @@ from train.evaluation.identification import judge_recording
 from train.evaluation.kept_decodes import KeptDecodes
 from train.evaluation.page import floors, page
 from train.evaluation.published import refuse
-from train.evaluation.result import NETWORKS, FeatureJudge, Figures, Judged, Request, shown
+from train.evaluation.result import NETWORKS, Evaluation, FeatureJudge, Figures, Request, make_decode
 from train.evaluation.section import SHIPPED
 from train.interface.system import Plan
 from train.run import STOPPED, show, stop
@@ -86,7 +86,7 @@ def evaluate(run: Path, request: Request) -> Figures:
     return judged(run, request).figures
 
 
-def judged(run: Path, request: Request) -> Judged:
+def judged(run: Path, request: Request) -> Evaluation:
     """Judge a run as `evaluate` does, and return its judge's tables and pictures as well.
 
     Raises
@@ -98,7 +98,7 @@ def judged(run: Path, request: Request) -> Judged:
     return evaluation if request.sampler is None else _with_note(evaluation, request.sampler)
 
 
-def _judged(run: Path, request: Request) -> Judged:
+def _judged(run: Path, request: Request) -> Evaluation:
     tree = read_run(run)
     parts = parts_of(_with_sampler(tree["arguments"], request.sampler))
     data = parts.data
@@ -120,13 +120,13 @@ def _judged(run: Path, request: Request) -> Judged:
         # Its targets, which said how large its clips are, need not be there any more.
         data = data.of_size(trained.manifest.clip)
     archive = KeptDecodes(request.keep, waits=not request.ahead) if isinstance(request.keep, Path) else None
-    show = shown(trained.system, trained.manifest, tree["noise_key"], archive)
+    show = make_decode(trained.system, trained.manifest, tree["noise_key"], archive)
     # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
     # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file() and not is_of_windows:
         refuse(request)
         simulated = bool(Recording(request.data).meta.get("simulated"))
-        return Judged(judge_recording(show, trained.bundle, request.data), simulated=simulated)
+        return Evaluation(judge_recording(show, trained.bundle, request.data), simulated=simulated)
     if request.film is not None:
         return on_film(data, trained.bundle, trained.system, show, request)
     if not judge.makes_published:
@@ -150,7 +150,7 @@ def _with_sampler(arguments: dict[str, Any], sampler: str | None) -> dict[str, A
     return arguments | {"system": system | {"sampling": sampling}}
 
 
-def _with_note(evaluation: Judged, sampler: str) -> Judged:
+def _with_note(evaluation: Evaluation, sampler: str) -> Evaluation:
     """Say beside figures which sampler drew the clips."""
     note = {"note": f"The clips were drawn by the sampler {sampler}, which no bundle has."}
     notes = [*evaluation.tables.get("notes", []), note]
@@ -219,7 +219,7 @@ def claim(folder: Path) -> None:
     private.folder(folder)
 
 
-def write(folder: Path, evaluation: Judged) -> None:
+def write(folder: Path, evaluation: Evaluation) -> None:
     """Write figures.json {figures, tables, floors}, the page and the pictures."""
     tree = {"figures": evaluation.figures, "tables": evaluation.tables, "floors": floors(evaluation.figures)}
     private.file(folder / "figures.json").write_text(strict_json.dumps(tree, indent=1) + "\n")

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.disk.derived import note_training
-from rtdecode.disk.folders import vacate
+from rtdecode.disk.folders import empty_folder
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.scores import intervals
 from rtdecode.timing import TimingGrid
@@ -44,7 +44,7 @@ from train.artifacts.slots import (
     parts_of,
 )
 from train.config.recipe import Recipe, check, differences, names, read
-from train.config.run_context import Work, check_new, clear
+from train.config.run_context import RunContext, check_new, clear
 from train.config.run_files import read_run
 from train.config.training_films import training_films
 from train.data.clip_grid import clip_of
@@ -52,8 +52,8 @@ from train.data.sets.set_node import DataSetWindows
 from train.data.simulated import SimulatedSessions
 from train.evaluation.beside import DECODED_COLOURS, NULL, ORACLE
 from train.evaluation.kept_decodes import KeptDecodes
-from train.evaluation.reading import BESIDE, main_figures, reading
-from train.evaluation.result import FeatureJudge, Figures, Judged, shown
+from train.evaluation.reading import REFERENCE_HEADINGS, main_figures, reading
+from train.evaluation.result import Evaluation, FeatureJudge, Figures, make_decode
 from train.interface.system import FeaturePlan, Fitted, Plan, Trained
 
 _USAGE = """python -m train.run RECIPE [key=value ...]   recipes: {recipes}
@@ -119,7 +119,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     common = parsed_recipe.common
     # Recordings are handed to the data themselves.
     data = None if common.film else common.data
-    work = Work(
+    work = RunContext(
         data,
         common.seed,
         part / "stages",
@@ -200,7 +200,7 @@ def _data(parts: Parts, recipe: Recipe) -> Data:
     return data.with_films(films) if films else data
 
 
-def _trained(work: Work, parts: Parts, data: Data) -> Trained | Fitted:
+def _trained(work: RunContext, parts: Parts, data: Data) -> Trained | Fitted:
     plan = parts.system
     return plan.fit(work, data) if isinstance(plan, FeaturePlan) else plan.train(work, data, parts.phases)
 
@@ -216,7 +216,7 @@ def write_whole(part: Path, out: Path, recipe: Recipe, trained: Trained | Fitted
         write(folder, recipe, trained)
     # `check_new` accepts an empty folder. It makes room for the run.
     if out.exists():
-        vacate(out)
+        empty_folder(out)
     folder.rename(out)
 
 
@@ -244,7 +244,7 @@ def _check_teacher(run: Path, recipe: str, system: Plan | FeaturePlan, phases: d
     system.check_teacher(run, phases)
 
 
-def _check_base(work: Work, recipe: Recipe, parts: Parts, data: Data) -> None:
+def _check_base(work: RunContext, recipe: Recipe, parts: Parts, data: Data) -> None:
     assert work.base is not None
     builder = recipe.tree["system"]["builder"]
     base_builder = read_run(work.base)["arguments"]["system"]["builder"]
@@ -282,7 +282,7 @@ def _check_grid(teacher: Path, grid: TimingGrid | None) -> None:
     )
 
 
-def _judged(work: Work, parts: Parts, data: Data, run: Path, archive: KeptDecodes) -> Judged:
+def _judged(work: RunContext, parts: Parts, data: Data, run: Path, archive: KeptDecodes) -> Evaluation:
     """Judge a run that was written; of simulated sessions, each participant on sessions of its own."""
     plan = parts.system
     judge = parts.judge
@@ -290,7 +290,7 @@ def _judged(work: Work, parts: Parts, data: Data, run: Path, archive: KeptDecode
         return judge.judge_fitted(work, data, fitted_of(run))
     assert isinstance(plan, Plan)
     trained = trained_of(run, plan)
-    show = shown(trained.system, trained.manifest, work.noise_key, archive)
+    show = make_decode(trained.system, trained.manifest, work.noise_key, archive)
     if not isinstance(data, SimulatedSessions):
         return judge.judge(work, plan, data, trained, show)
     judgement = judge.judge(work, plan, data.of_subject(None), trained, show)
@@ -400,7 +400,7 @@ def table(figures: Figures) -> Table:
         "chance",
         "shuffled",
         "constant",
-        *(BESIDE[suffix] for suffix in reference_suffixes),
+        *(REFERENCE_HEADINGS[suffix] for suffix in reference_suffixes),
         "n",
     )
     for name in names:

@@ -22,7 +22,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from rtdecode import strict_json, terminal
-from rtdecode.disk.folders import vacate
+from rtdecode.disk.folders import empty_folder
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.config.recipe import differences
 from train.config.run_context import check_new, clear
@@ -147,7 +147,7 @@ def run(vae: Path, settings: Settings) -> Path:
         },
         "clips": {"taught": len(taught), "held_out": len(test_clips)},
         "state_bytes": _state_bytes(system.decoder, taught),
-        "vae": origin.stated(),
+        "vae": origin.to_manifest(),
         "films": [film.value | {"name": film.name} for film in films],
         "settings": _values(settings),
     }
@@ -264,7 +264,7 @@ def _write(out: Path, part: Path, decoder: TinyVideoDecoder, figures: dict[str, 
     (part / _TRAINING / "log.jsonl").rename(folder / "log.jsonl")
     # `check_new` accepts an empty folder. It makes room.
     if out.exists():
-        vacate(out)
+        empty_folder(out)
     folder.rename(out)
     clear(part)
 

@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.any_film import rounded
-from benchmarks.played import told
+from benchmarks.played import with_interval
 from benchmarks.result_files import write
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from rtdecode.phantom.body.presets import preset_named
 from rtdecode.phantom.film.watched import KINDS, NONE
 from train.compare import Decoder, opened
-from train.config.run_context import Arrays, tracked
+from train.config.run_context import Arrays, progress
 from train.data.phantom import TRAINING_SEEDS, Participant, session_arrays, spans
 from train.evaluation.film_scores import describe, told_apart
 from train.evaluation.reconstruct import brain_of
@@ -73,7 +73,7 @@ class _Judge:
         # The first session lends its EEG to the one after it, and is not judged.
         before = self._inputs(self.who, _FIRST_SEED)
         seeds = range(_FIRST_SEED + 1, _FIRST_SEED + 1 + count)
-        for number, seed in enumerate(tracked(seeds, f"{self.who.film}, {self.who.preset}")):
+        for number, seed in enumerate(progress(seeds, f"{self.who.film}, {self.who.preset}")):
             session = watch(self.who, seed, self.seconds)
             inputs = session_arrays(self.decoder.bundle, session)
             where = spans(seed, session.film.windows, self.decoder.bundle.manifest.grid)
@@ -164,7 +164,9 @@ def table(by_preset: dict[str, Figures]) -> Table:
     laid = Table("", *by_preset, title="95 % intervals over sessions", title_justify="left")
     for name in names:
         cells = (figures.get(name) for figures in by_preset.values())
-        laid.add_row(name, *(f"{told(figure)}, n {figure['n']}" if figure else "-" for figure in cells))
+        laid.add_row(
+            name, *(f"{with_interval(figure)}, n {figure['n']}" if figure else "-" for figure in cells)
+        )
     return laid
 
 

@@ -60,7 +60,7 @@ Figure = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Windows:
+class ParticipantWindows:
     """Windows of a participant's sessions.
 
     Attributes
@@ -84,8 +84,8 @@ class Windows:
 class Participant:
     """Windows from which a decoder learns, in their order, and those on which it is judged."""
 
-    taught: Windows
-    judged: Windows
+    taught: ParticipantWindows
+    judged: ParticipantWindows
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,14 @@ def _pairs(
     return sessions
 
 
-def _windows(sessions: Sequence[SessionPair], cortex: str, level: Float) -> Windows:
+def _windows(sessions: Sequence[SessionPair], cortex: str, level: Float) -> ParticipantWindows:
     volumes = [
         oracle.cut_volumes(session.vectors[cortex], len(session.codes), *level) for session in sessions
     ]
     codes = [session.codes for session in sessions]
     number = np.repeat([session.seed for session in sessions], [len(part) for part in codes])
     eeg = [session.eeg for session in sessions if session.eeg is not None]
-    return Windows(
+    return ParticipantWindows(
         np.concatenate(volumes), np.concatenate(codes), number, np.concatenate(eeg) if eeg else None
     )
 
@@ -194,7 +194,7 @@ def ridge(volumes: Float, codes: Float, elsewhere: Float) -> Float:
     return oracle.predict(problem, oracle.FMRI_WEIGHTS["fmri"])[0].astype(np.float32) + mean
 
 
-def ridge_of_both(taught: Windows, judged: Windows) -> Float:
+def ridge_of_both(taught: ParticipantWindows, judged: ParticipantWindows) -> Float:
     """Learn codes from volumes and EEG, and read those of other windows, (window, component)."""
     assert taught.eeg is not None
     assert judged.eeg is not None
@@ -205,7 +205,7 @@ def ridge_of_both(taught: Windows, judged: Windows) -> Float:
     return oracle.predict(problem, oracle.FMRI_WEIGHTS["both"])[0].astype(np.float32) + mean
 
 
-def told_apart(read: Float, judged: Windows) -> tuple[Scores, list[Scores]]:
+def told_apart(read: Float, judged: ParticipantWindows) -> tuple[Scores, list[Scores]]:
     """Tell each window apart from the others of its session by its codes.
 
     Returns

@@ -160,7 +160,7 @@ class Space:
 
     mean: Matrix
     axes: Matrix
-    kept: float
+    variance_share: float
 
     def of(self, features: Matrix) -> Matrix:
         """Project features, (clip, value), into it."""
@@ -302,7 +302,7 @@ def measure(bundle: Bundle, films: Sequence[str] = _FILMS) -> dict[str, Any]:
                 console.print(f"{film}, {steps} steps, {share:g}: {_words(rows[-1])}", highlight=False)
         tree[film] = {
             "clips": len(judge.film),
-            "variance_kept": judge.space.kept,
+            "variance_kept": judge.space.variance_share,
             "floor": judge.floors(),
             "codec": judge.through_codec(bundle, system),
             "rows": rows,

@@ -44,7 +44,7 @@ from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
 
 # Windows that are drawn from other brains and from another noise.
-FEW = 48
+REFERENCE_WINDOWS = 48
 SEEDS = 1
 # A student takes at least so much less time than its teacher, and comes at least so much nearer to it than
 # the teacher does in as few steps.
@@ -71,7 +71,7 @@ class Decoding:
 
     def __call__(self, brain: str, rows: NDArray[np.int64], noise: Latents, steps: int) -> Latents:
         """Draw windows; see `train.distillation.gates.Sampler`."""
-        source_rows = gates.shown(brain, rows, len(next(iter(self.inputs.values()))))
+        source_rows = gates.signal_rows(brain, rows, len(next(iter(self.inputs.values()))))
         inputs = {name: values[source_rows] for name, values in self.inputs.items()}
         if brain == gates.NONE:
             inputs = {name: np.zeros_like(values) for name, values in inputs.items()}
@@ -138,7 +138,7 @@ def measure(run: Path, test_sessions: Sessions) -> dict[str, Any]:
     )
     teacher_decoding = Decoding(teacher, inputs)
     student_decoding = Decoding(system, inputs)
-    reference = gates.reference(teacher_decoding, windows, FEW, SEEDS)
+    reference = gates.reference(teacher_decoding, windows, REFERENCE_WINDOWS, SEEDS)
     by_steps = {str(n): gates.measure(student_decoding, windows, reference, n) for n in gates.STEPS}
     before = {str(n): gates.measure(teacher_decoding, windows, reference, n) for n in gates.STEPS}
     clip_s = _times(student_decoding, teacher_decoding, windows)
@@ -167,7 +167,7 @@ def _times(student: Decoding, teacher: Decoding, windows: Windows) -> dict[str, 
     for row in range(min(_TIMED, len(noise))):
         for name, (decoding, steps) in ways.items():
             began = time.perf_counter()
-            decoding(gates.OWN, np.array([row]), noise[row : row + 1], steps)
+            decoding(gates.MATCHING_BRAIN, np.array([row]), noise[row : row + 1], steps)
             times_s[name].append(time.perf_counter() - began)
     return {name: round(float(np.median(values)), 4) for name, values in times_s.items()}
 

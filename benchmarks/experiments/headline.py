@@ -24,7 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, told
+from benchmarks.played import Figure, Played, opened, played, record, ridge_wins, with_interval
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
 from rtdecode.phantom.body.gaze import FIXED, FREE
@@ -35,7 +35,7 @@ from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import MIN_SHUFFLED, entry
 from rtdecode.scores.events import Span
 from train import compare
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.evaluation.film_figures import in_blocks
 from train.evaluation.identification import judging_seeds
 from train.evaluation.references import own_sessions, ridge_of
@@ -101,7 +101,7 @@ CASES = {
 
 
 @dataclass(frozen=True)
-class Held:
+class CaseSummary:
     """What the sessions of one case came to; each figure is {value, chance, shuffled, ci95, n}.
 
     Attributes
@@ -133,7 +133,7 @@ def measure(
     film: str,
     delivery: str = STEADY,
     ridge_run: Path | None = None,
-) -> dict[str, Held]:
+) -> dict[str, CaseSummary]:
     """Play each case through a bundle, once for each seed.
 
     Parameters
@@ -158,7 +158,7 @@ def measure(
         loaded = opened(bundle, scratch / "bundle")
         for title, case in CASES.items():
             sessions = []
-            for seed in tracked(seeds, title):
+            for seed in progress(seeds, title):
                 session = case.session(subject, seed, seconds, film, delivery)
                 recording = record(session, scratch / f"{title}-{seed}")
                 session_played = played(recording, loaded, scratch / f"{title}-{seed}-out")
@@ -166,11 +166,11 @@ def measure(
                     more_wins = ridge_wins(recording, loaded, ridge)
                     session_played = replace(session_played, wins=session_played.wins | more_wins)
                 sessions.append(session_played)
-            by_case[title] = held(sessions, fixed=film not in KINDS)
+            by_case[title] = summarise(sessions, fixed=film not in KINDS)
     return by_case
 
 
-def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
+def summarise(sessions: Sequence[Played], *, fixed: bool) -> CaseSummary:
     """Put sessions together.
 
     Parameters
@@ -187,7 +187,7 @@ def held(sessions: Sequence[Played], *, fixed: bool) -> Held:
         if name in mean_wins:
             comparisons |= {name: _figure(mean_wins[name], 1 / 2), f"above {name}": _gained(mean_wins, name)}
     counts = {name: sum(session.windows[name] for session in sessions) for name in sessions[0].windows}
-    return Held(
+    return CaseSummary(
         finals=_figure(mean_wins["finals"], 1 / 2),
         last=_figure(mean_wins["last"], 1 / 2),
         null=_figure(mean_wins["null"], 1 / 2),
@@ -218,7 +218,7 @@ def _figure(scores: dict[_Place, float], chance: float) -> Figure | None:
     return entry(np.array(list(scores.values())), chance, groups=blocks, bounded=chance > 0)
 
 
-def table(by_case: dict[str, Held]) -> Table:
+def table(by_case: dict[str, CaseSummary]) -> Table:
     """Lay out what was found."""
     laid = Table(
         "session",
@@ -237,13 +237,17 @@ def table(by_case: dict[str, Held]) -> Table:
     )
     for title, summary in by_case.items():
         counts = [str(summary.windows[name]) for name in ("final", "refined", "skipped")]
-        of_session = [told(figure) for figure in (summary.finals, summary.last, summary.null, summary.gained)]
-        of_ridge = [told(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+        of_session = [
+            with_interval(figure) for figure in (summary.finals, summary.last, summary.null, summary.gained)
+        ]
+        of_ridge = [
+            with_interval(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")
+        ]
         laid.add_row(title, *of_session, *of_ridge, *counts)
     return laid
 
 
-def rounded_figures(case: Held) -> dict[str, Any]:
+def rounded_figures(case: CaseSummary) -> dict[str, Any]:
     """Return all figures of a case, as a file keeps them."""
     figures = {
         "finals": case.finals,

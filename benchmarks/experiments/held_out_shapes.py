@@ -43,7 +43,7 @@ from rtdecode.scores.events import attribute, distractors
 from train.artifacts.run_folder import draft_of
 from train.compare import opened
 from train.evaluation.identification import Fresh, fresh, judging_seeds
-from train.evaluation.result import Show
+from train.evaluation.result import Decode
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -79,13 +79,13 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     return judge(decoder.show, decoder.bundle, shapes)
 
 
-def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:
+def judge(show: Decode, bundle: Bundle, data: Fresh) -> list[Row]:
     """Judge a decoder on windows of `shapes`; rows as of `measure`."""
     mean = bundle.stats["mean_clip"]
     clips = show(data.inputs, data.where).clips
     twin = show(data.inputs, data.where, null=True).clips
     strata = _strata(data)
-    allowed = distractors(data.where, data.known)
+    allowed = distractors(data.where, data.events_by_run)
     corr = correlations(clips, data.truths, mean)
     orders = shift_orders(data.where) if len(data.where) >= MIN_SHUFFLED else []
     wins = identification_nway(corr, allowed, 2)
@@ -108,7 +108,7 @@ def judge(show: Show, bundle: Bundle, data: Fresh) -> list[Row]:
 
 def _strata(data: Fresh) -> dict[str, Mask]:
     """Say which windows are of each stratum, by the shot that fills most of each."""
-    values = {name: attribute(data.where, data.known, name) for name in ATTRIBUTES}
+    values = {name: attribute(data.where, data.events_by_run, name) for name in ATTRIBUTES}
     shots = [{name: str(values[name][row]) for name in ATTRIBUTES} for row in range(len(data.where))]
     novelties = np.array([novelty(shot) for shot in shots])
     return {stratum: novelties == stratum for stratum in STRATA}

@@ -23,8 +23,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.experiments.headline import Held, held, rounded_figures
-from benchmarks.played import opened, played, record, ridge_wins, told
+from benchmarks.experiments.headline import CaseSummary, rounded_figures, summarise
+from benchmarks.played import opened, played, record, ridge_wins, with_interval
 from benchmarks.result_files import RESULTS, write
 from export import fit
 from rtdecode import bundle as bundles
@@ -33,7 +33,7 @@ from rtdecode.phantom.film.watched import NATURAL, SHAPES
 from rtdecode.phantom.session import PhantomSession
 from train import compare
 from train.config.recipe import numbers
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.evaluation.identification import judging_seeds
 from train.evaluation.references import ridge_of
 
@@ -58,7 +58,7 @@ def measure(
     *,
     seed: int = _JUDGED,
     ridge_run: Path | None = None,
-) -> dict[str, Held | str]:
+) -> dict[str, CaseSummary | str]:
     """Fit, decode and judge.
 
     Parameters
@@ -86,7 +86,7 @@ def measure(
     dict
         Minutes in words -> what came of the judged session, or why there is no fit.
     """
-    by_minutes: dict[str, Held | str] = {}
+    by_minutes: dict[str, CaseSummary | str] = {}
     system = None if ridge_run is None else compare.opened(ridge_run).system
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -97,7 +97,7 @@ def measure(
         # What each recording was made by. A ridge reads the session, which is the same to the bit.
         sessions = []
         recorded = 0.0
-        for length in tracked(sorted(minutes), "fits"):
+        for length in progress(sorted(minutes), "fits"):
             while recorded < length:
                 next_min = min(session_min, length - recorded)
                 number = len(recordings)
@@ -115,8 +115,8 @@ def measure(
             if system is not None:
                 more_wins = ridge_wins(judged, loaded, ridge_of(loaded, system, sessions))
                 session_played = replace(session_played, wins=session_played.wins | more_wins)
-            by_minutes[title] = held([session_played], fixed=False)
-        by_minutes[_AS_GIVEN] = held([played(judged, base, scratch / "out")], fixed=False)
+            by_minutes[title] = summarise([session_played], fixed=False)
+        by_minutes[_AS_GIVEN] = summarise([played(judged, base, scratch / "out")], fixed=False)
     return by_minutes
 
 
@@ -130,7 +130,7 @@ def _fitted(recordings: list[Path], bundle: str, out: Path) -> Path | str:
     return out
 
 
-def table(by_minutes: dict[str, Held | str], subject: int) -> Table:
+def table(by_minutes: dict[str, CaseSummary | str], subject: int) -> Table:
     """Lay out what was found of a participant."""
     laid = Table(
         "minutes",
@@ -147,9 +147,15 @@ def table(by_minutes: dict[str, Held | str], subject: int) -> Table:
         if isinstance(summary, str):
             laid.add_row(title, summary)
         else:
-            of_ridge = [told(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")]
+            of_ridge = [
+                with_interval(summary.comparisons.get(name)) for name in ("ridge", "above ridge", "colour")
+            ]
             laid.add_row(
-                title, told(summary.finals), told(summary.null), *of_ridge, str(summary.windows["final"])
+                title,
+                with_interval(summary.finals),
+                with_interval(summary.null),
+                *of_ridge,
+                str(summary.windows["final"]),
             )
     return laid
 

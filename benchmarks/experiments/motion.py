@@ -23,7 +23,7 @@ from benchmarks.spm import Spm
 from rtdecode.signal.volume.motion import Aligner, rigid
 from rtdecode.types import Array
 from streaming.sources.folder.files import gunzip
-from streaming.sources.folder.volume_assembler import Stacks
+from streaming.sources.folder.volume_assembler import VolumeAssembler
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, Moments, Plane
 
@@ -43,7 +43,7 @@ _OUT = RESULTS / "motion.json"
 
 def read_series(folder: Path) -> list[Image]:
     """The volumes of a folder of DICOM files, in order."""
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     images = []
     for index, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
         read = read_dicom(gunzip(file.read_bytes()))

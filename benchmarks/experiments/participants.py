@@ -40,7 +40,7 @@ from train.artifacts.run_folder import trained_of
 from train.artifacts.slots import parts_of
 from train.closed_form import patch_codec
 from train.config.recipe import build, read
-from train.config.run_context import Work, tracked
+from train.config.run_context import RunContext, progress
 from train.config.run_files import read_run
 from train.data.clip_grid import shown_frames
 from train.data.phantom import Participant, events, session_arrays, session_clips, session_spans
@@ -49,7 +49,7 @@ from train.data.taught import Taught
 from train.evaluation import film_scores
 from train.evaluation import sessions as film_sessions
 from train.evaluation.identification import judging_seeds
-from train.evaluation.result import shown
+from train.evaluation.result import make_decode
 from train.interface.system import Plan, System, Trained
 from train.models.ridge.plan import PatchRidgePlan, fit_latents, fit_maps
 from train.models.ridge.system import PatchRidge
@@ -66,10 +66,10 @@ PERMUTATIONS = 8
 MARGIN = 0.05
 _TAIL = 0.05
 
-OWN = "own"
+OWN_MAPS = "own"
 PERMUTED = "permuted"
 EXCHANGED = "exchanged"
-KINDS = (OWN, PERMUTED, EXCHANGED)
+KINDS = (OWN_MAPS, PERMUTED, EXCHANGED)
 EVERYBODY = "everybody"
 
 Scores = NDArray[np.float64]
@@ -115,7 +115,7 @@ def told_apart(
     weights = next(iter(systems.values())).weights()
     codec = patch_codec.Codec(weights["codec_mean"], weights["codec_basis"])
     mean = weights["latent_mean"].astype(np.float64)
-    for seed in tracked(seeds, f"{who.name}, {who.cortex}"):
+    for seed in progress(seeds, f"{who.name}, {who.cortex}"):
         session = who.session(seed, seconds)
         inputs = session_arrays(bundle, session)
         film = _unit(patch_codec.encode(codec, session_clips(bundle.manifest, session)), mean)
@@ -173,7 +173,7 @@ def judged(
         of_nothing = {f"{PERMUTED} {number}": ridge for number, ridge in enumerate(permuted[name])}
         scores = told_apart({**maps, **of_nothing}, ridges[name].bundle, sessions.who, seeds, seconds)
         by_name[name] = {
-            OWN: scores[name],
+            OWN_MAPS: scores[name],
             PERMUTED: _mean([scores[number] for number in of_nothing]),
             EXCHANGED: _mean([scores[another] for another in maps if another != name]),
         }
@@ -199,7 +199,7 @@ def measure(cortex: str, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]:
     data: SimulatedSessions = parts["data"]
     plan: PatchRidgePlan = parts["system"]
     with tempfile.TemporaryDirectory() as folder:
-        work = Work(None, recipe.common.seed, Path(folder))
+        work = RunContext(None, recipe.common.seed, Path(folder))
         trained = plan.train(work, data, {})
         # The sessions lie on disk by now.
         permuted = permuted_ridges(data.everybody_taught(work), plan)
@@ -219,7 +219,9 @@ def measure_run(run: Path, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]
     assert isinstance(parts.system, Plan)
     data = film_sessions.simulated(run, parts.data)
     trained = by_participant(trained_of(run, parts.system), [*data.participants()])
-    shows = {name: shown(model.system, model.manifest, tree["noise_key"]) for name, model in trained.items()}
+    shows = {
+        name: make_decode(model.system, model.manifest, tree["noise_key"]) for name, model in trained.items()
+    }
     by_name: dict[str, dict[str, list[Scores]]] = {}
     for name, watching in data.participants().items():
         bundle = trained[name].bundle
@@ -234,8 +236,8 @@ def measure_run(run: Path, seeds: Sequence[int]) -> dict[str, dict[str, Figure]]
                 by_metric = film_scores.told_apart(show(inputs, film.where).clips, film, mean_clip, 1.0)
                 scores[another].append(by_metric["identification_2way_centred"][0])
         exchanged = [scores[another] for another in shows if another != name]
-        by_name[name] = {OWN: scores[name], EXCHANGED: _mean(exchanged)}
-    kinds = (OWN, EXCHANGED)
+        by_name[name] = {OWN_MAPS: scores[name], EXCHANGED: _mean(exchanged)}
+    kinds = (OWN_MAPS, EXCHANGED)
     by_name[EVERYBODY] = {kind: _by_film([by_kind[kind] for by_kind in by_name.values()]) for kind in kinds}
     return {name: {kind: figure(by_kind[kind]) for kind in kinds} for name, by_kind in by_name.items()}
 
@@ -248,7 +250,7 @@ def laid_out(title: str, figures: Mapping[str, Mapping[str, Figure]]) -> Table:
         table.add_column(f"{kind} (90 %)")
         table.add_column("at chance")
     for name, kinds in figures.items():
-        own_figure = kinds[OWN]
+        own_figure = kinds[OWN_MAPS]
         row = [name, f"{own_figure['value']:.3f} ({intervals.words(own_figure)})"]
         for kind in controls:
             low, high = kinds[kind]["ci90"]

@@ -41,10 +41,10 @@ from rtdecode.timing import TimingGrid
 from rtdecode.types import Presence
 from streaming.sinks.presence import IN_A_ROW, PresenceLog, mean_odds
 from train.compare import Decoder, opened
-from train.config.run_context import Arrays, Work, tracked
+from train.config.run_context import Arrays, RunContext, progress
 from train.data.phantom import ELECTRODE, Participant, session_arrays, spans
 from train.evaluation.beside import ROUTES, only
-from train.evaluation.film_scores import Shown, describe, told_apart
+from train.evaluation.film_scores import FilmWindows, describe, told_apart
 from train.evaluation.identification import judging_seeds
 from train.evaluation.reconstruct import conditions_alone
 from train.evaluation.references import watch
@@ -118,7 +118,7 @@ class _Judge:
     decoder: Decoder
     who: Participant
     seeds: Sequence[int]
-    work: Work
+    work: RunContext
 
     def prepare(self) -> None:
         """Simulate all sessions, side by side."""
@@ -215,7 +215,7 @@ class _Judge:
 
 
 @cache
-def _film(name: str, seed: int, grid: TimingGrid) -> tuple[list[Span], Shown]:
+def _film(name: str, seed: int, grid: TimingGrid) -> tuple[list[Span], FilmWindows]:
     """Describe the first windows of what a session showed, which is the same at every preset."""
     film = watch(Participant(film=name), seed, _SECONDS).film
     where = spans(seed, int(_LENT_S / float(grid.window)), grid)
@@ -302,7 +302,7 @@ def clean_row(judge: _Judge) -> Row:
     wins = []
     alarms = 0
     hop_s = float(judge.decoder.bundle.manifest.grid.hop)
-    for seed in tracked(judge.seeds, f"{judge.who.preset}, clean"):
+    for seed in progress(judge.seeds, f"{judge.who.preset}, clean"):
         inputs = judge.windows("clean", seed, sampled=False)
         answer = ask(judge.decoder, inputs)
         answers.append(answer)
@@ -372,7 +372,7 @@ def measure(run: Path, preset: str, seeds: Sequence[int], folder: Path) -> Row:
         ``worst``: what bars are held against; ``clean``; ``no_film`` and ``bad``: rows of kinds.
     """
     decoder = opened(run)
-    judge = _Judge(decoder, replace(decoder.who, preset=preset), seeds, Work(None, 0, folder))
+    judge = _Judge(decoder, replace(decoder.who, preset=preset), seeds, RunContext(None, 0, folder))
     judge.prepare()
     clean = clean_row(judge)
     no_film = film_rows(judge)

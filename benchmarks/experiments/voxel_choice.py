@@ -30,7 +30,7 @@ from rtdecode.phantom.session import PhantomSession
 from rtdecode.scores.accuracy import above, correlations, entry, identification_nway
 from rtdecode.scores.intervals import ends
 from rtdecode.timing import TimingGrid, exact
-from train.config.run_context import Arrays, tracked
+from train.config.run_context import Arrays, progress
 from train.data.dataset import WindowTable
 from train.data.driven_voxels import driven_voxels
 from train.data.phantom import film_clips
@@ -188,7 +188,7 @@ def measure(preset: str, subject: int) -> dict[str, Row]:
 
     numbers = [(film, showing) for film in range(SEGMENTS) for showing in range(SHOWINGS)]
     sessions = [(f, s, session(_FILMS + f, SHOWINGS * f + s)) for f, s in numbers]
-    teaching = watched(tracked(sessions, f"{preset}, participant {subject}"))
+    teaching = watched(progress(sessions, f"{preset}, participant {subject}"))
     judged = watched([(n, 0, session(seed, seed)) for n, seed in enumerate(_JUDGED)])
     place = sessions[0][2].head
     # Places of the driven voxels among those of the brain.

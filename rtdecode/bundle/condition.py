@@ -18,7 +18,7 @@ from rtdecode.types import Float
 _AVERAGED = {3: (1,), 5: (2, 3, 4)}
 
 
-def told(manifest: Manifest) -> dict[str, list[int]]:
+def condition_layout(manifest: Manifest) -> dict[str, list[int]]:
     """Return the outputs of ``encode`` that the next stage reads, name -> shape."""
     stages = manifest.built
     reader = stages.get("denoise", stages["decode_first"])
@@ -29,7 +29,9 @@ def told(manifest: Manifest) -> dict[str, list[int]]:
 
 def labels(manifest: Manifest) -> list[str]:
     """Name the values of `vector`: the output and a number, ``condition-17``; none if nothing is told."""
-    return [f"{name}-{k}" for name, shape in told(manifest).items() for k in range(_length(shape))]
+    return [
+        f"{name}-{k}" for name, shape in condition_layout(manifest).items() for k in range(_length(shape))
+    ]
 
 
 def vector(values: Mapping[str, NDArray]) -> Float:
@@ -38,7 +40,7 @@ def vector(values: Mapping[str, NDArray]) -> Float:
     Parameters
     ----------
     values : dict
-        The outputs that `told` names, in its order, each with a leading axis of 1.
+        The outputs that `condition_layout` names, in its order, each with a leading axis of 1.
 
     Returns
     -------

@@ -18,7 +18,7 @@ from rtdecode.bundle.memory import Rows, rows
 from rtdecode.bundle.providers import Provider
 from rtdecode.bundle.runner import Program
 from rtdecode.bundle.session import Session
-from rtdecode.bundle.tensorrt import AheadGraph
+from rtdecode.bundle.tensorrt import TensorRtGraph
 from rtdecode.errors import BundleError, UsageError
 
 
@@ -71,7 +71,7 @@ class Engine:
         chosen: Sequence[Provider] | None = None,
         weight_files: Mapping[str, Mapping[str, Any]] | None = None,
         memories: Mapping[str, Rows] | None = None,
-        built: Mapping[str, AheadGraph] | None = None,
+        built: Mapping[str, TensorRtGraph] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         # `wiring.check` lets a manifest without stages pass, which an engine cannot run.
@@ -87,7 +87,7 @@ class Engine:
         self.manifest = manifest
         self._name = name
         weights = weight_files or {}
-        self.graphs: dict[str, Graph | AheadGraph] = {}
+        self.graphs: dict[str, Graph | TensorRtGraph] = {}
         for stage in manifest.built:
             ready = (built or {}).get(stage)
             graph = self._graph(stage, models[stage], chosen, weights.get(stage)) if ready is None else ready
@@ -178,7 +178,7 @@ def load(
     memory_check.check(bundle, stages)
     builders = [name for name in providers.names(chosen or []) if name in BUILDERS]
     if chosen is None or builders:
-        built, notes = tensorrt.fitting(bundle, stages, builders or BUILDERS, must=bool(builders))
+        built, notes = tensorrt.matching_engine(bundle, stages, builders or BUILDERS, must=bool(builders))
     else:
         built = {}
         notes = []

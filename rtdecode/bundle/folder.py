@@ -21,7 +21,7 @@ from rtdecode.bundle import wiring
 from rtdecode.bundle.manifest import SCHEMA, Manifest, from_json, of_subject, subject_named, to_json
 from rtdecode.disk import hashed_folder, private, typed
 from rtdecode.disk.folders import what_is_there
-from rtdecode.disk.hashed_folder import Sealed, read_tree
+from rtdecode.disk.hashed_folder import HashedFolder, read_tree
 from rtdecode.errors import BundleError
 from rtdecode.signal.volume.baseline import Baseline, drift_of
 from rtdecode.signal.volume.projection import Projection
@@ -87,8 +87,8 @@ class Bundle:
         return self._sealed.mapped(name)
 
     @property
-    def _sealed(self) -> Sealed:
-        return Sealed(self.path / _HEAD, self.manifest.files, _AGAIN)
+    def _sealed(self) -> HashedFolder:
+        return HashedFolder(self.path / _HEAD, self.manifest.files, _AGAIN)
 
 
 def resolve(name: str | Path) -> Path:
@@ -162,7 +162,7 @@ def load(name: str | Path, *, verify: bool = True, subject: str | None = None) -
             expected=SCHEMA,
         )
     manifest = from_json(tree, str(file))
-    files = Sealed(file, manifest.files, _AGAIN)
+    files = HashedFolder(file, manifest.files, _AGAIN)
     files.check_whole()
     if verify:
         files.check()
@@ -308,7 +308,7 @@ def _check_stats(file: Path, stats: dict[str, NDArray[Any]], manifest: Manifest)
                 )
 
 
-def _projection(files: Sealed, manifest: Manifest, name: str) -> Projection | None:
+def _projection(files: HashedFolder, manifest: Manifest, name: str) -> Projection | None:
     if manifest.fmri is None:
         return None
     file = files.head.parent / name

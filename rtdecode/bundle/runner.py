@@ -20,7 +20,7 @@ from rtdecode.bundle.graph import Graph, Value, host
 from rtdecode.bundle.manifest import Input, Manifest, Stage
 from rtdecode.bundle.memory import Rows
 from rtdecode.bundle.states import States
-from rtdecode.bundle.tensorrt import AheadGraph
+from rtdecode.bundle.tensorrt import TensorRtGraph
 from rtdecode.bundle.wiring import SIGNALS, clean_latent, latent_frames
 from rtdecode.types import Float
 
@@ -76,7 +76,7 @@ class Program:
     def __init__(
         self,
         manifest: Manifest,
-        graphs: Mapping[str, Graph | AheadGraph],
+        graphs: Mapping[str, Graph | TensorRtGraph],
         memories: Mapping[str, Rows] | None = None,
     ) -> None:
         self.manifest = manifest
@@ -91,7 +91,7 @@ class Program:
         decoding = [stage for stage in graphs if stage.startswith("decode")]
         self.drawn_frames = {stage: latent_frames(manifest, stage) for stage in decoding}
         self.stay = {stage: self._stay(stage) for stage in graphs}
-        self.told = tuple(condition.told(manifest))
+        self.told = tuple(condition.condition_layout(manifest))
 
     def _stay(self, stage: str) -> set[str]:
         """Name the outputs of a stage that only other graphs read, so that they may stay on the device."""
@@ -293,7 +293,7 @@ class Pass:
         if port.source == "state":
             assert port.state is not None
             if port.there:
-                return np.full(port.shape, self._states.there(port.state), port.dtype)
+                return np.full(port.shape, self._states.has(port.state), port.dtype)
             return self._states.read(port.state)
         if port.source == "memory":
             assert port.memory is not None

@@ -31,7 +31,7 @@ class States:
         state = self._declared[name]
         return np.zeros(state.shape, state.dtype)
 
-    def there(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
         """Return whether a state holds anything."""
         return name in self._values
 

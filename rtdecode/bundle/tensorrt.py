@@ -1,8 +1,8 @@
-"""Run engines that were built ahead, with TensorRT or TensorRT-RTX: `fitting` and `AheadGraph`.
+"""Run engines that were built ahead, with TensorRT or TensorRT-RTX: `matching_engine` and `TensorRtGraph`.
 
-An engine runs on GPUs of one compute capability, by one version of its builder. `fitting` loads those of a
-bundle that this machine can run, and says of the others why it cannot. An `AheadGraph` is called as a `Graph`
-of ONNX Runtime is; what stays on the device is a `DeviceArray`.
+An engine runs on GPUs of one compute capability, by one version of its builder. `matching_engine` loads those
+of a bundle that this machine can run, and says of the others why it cannot. An `TensorRtGraph` is called as a
+`Graph` of ONNX Runtime is; what stays on the device is a `DeviceArray`.
 """
 
 import threading
@@ -36,9 +36,9 @@ class CudaError(RtDecodeError):
     """A call of the CUDA runtime failed."""
 
 
-def fitting(
+def matching_engine(
     bundle: Bundle, stages: Iterable[str], builders: Collection[str], *, must: bool = False
-) -> tuple[dict[str, "AheadGraph"], list[str]]:
+) -> tuple[dict[str, "TensorRtGraph"], list[str]]:
     """Load the engines of a bundle that this machine can run.
 
     Parameters
@@ -66,7 +66,7 @@ def fitting(
     BundleError
         If the file of an engine was changed, or its ports are not those of the manifest.
     """
-    engines: dict[str, AheadGraph] = {}
+    engines: dict[str, TensorRtGraph] = {}
     notes: list[str] = []
     for stage in stages:
         candidates = [engine for engine in bundle.manifest.engines if engine.stage == stage]
@@ -167,13 +167,13 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _loaded(bundle: Bundle, engine: BuiltEngine) -> "AheadGraph":
+def _loaded(bundle: Bundle, engine: BuiltEngine) -> "TensorRtGraph":
     check_fit(engine)
     # Read last: its hash is checked, and what was hashed is what is run.
     data = bundle.read(engine.file)
     name = f"{bundle.path}/{engine.file}"
     try:
-        return AheadGraph(data, engine, bundle.manifest.built[engine.stage], name)
+        return TensorRtGraph(data, engine, bundle.manifest.built[engine.stage], name)
     except (CudaError, ImportError, MemoryError, OSError, RuntimeError) as error:
         # What loads the libraries of CUDA raises an ImportError, an OSError or a RuntimeError.
         raise UnfitError(
@@ -221,7 +221,7 @@ class _Captured:
     graph: Any
 
 
-class AheadGraph:
+class TensorRtGraph:
     """One engine that was built ahead, run on the GPU that it was built for.
 
     Parameters

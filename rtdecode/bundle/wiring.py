@@ -61,7 +61,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class PortBindings:
     """What an export says explicitly about the ports of a stage; all others are wired by their names.
 
     Attributes
@@ -120,7 +120,7 @@ def check(manifest: Manifest, where: str) -> None:
     if not manifest.built:
         return
     try:
-        _Check(manifest).whole()
+        _Check(manifest).run()
     except ValueError as error:
         raise BundleError.wrap(
             error, "wiring-invalid", "{manifest}: {error}. {remedy}", manifest=where, remedy=_AGAIN
@@ -139,7 +139,7 @@ class _Check:
         assert self.manifest.latent is not None
         return self.manifest.latent
 
-    def whole(self) -> None:
+    def run(self) -> None:
         # The later checks rely on what the earlier ones have established.
         stages = self.manifest.built
         if self.manifest.latent is None:
@@ -623,7 +623,7 @@ def numbers_of_steps(manifest: Manifest) -> set[int] | None:
 
 def by_name(
     graphs: Mapping[str, tuple[Ports, Ports]],
-    bindings: Mapping[str, Said] | None = None,
+    bindings: Mapping[str, PortBindings] | None = None,
     scopes: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Wire graphs: some ports as `bindings`, and all others by their names.
@@ -660,7 +660,7 @@ def by_name(
     # In the order in which the stages run, so that each finds the outputs of those before it.
     for name in (stage_name for stage_name in STAGES if stage_name in graphs):
         inputs, outputs = graphs[name]
-        binding = bindings_of.get(name, Said())
+        binding = bindings_of.get(name, PortBindings())
         _check_said(name, binding, graphs[name])
         state_of = {**_caches(graphs, name), **binding.writes}
         for port, state in state_of.items():
@@ -678,7 +678,7 @@ def by_name(
     return {"stages": stages, "states": states, "latent": None if latent is None else latent.shape}
 
 
-def _check_said(stage: str, binding: Said, graph: tuple[Ports, Ports]) -> None:
+def _check_said(stage: str, binding: PortBindings, graph: tuple[Ports, Ports]) -> None:
     """Refuse what is said about ports that the graph does not have."""
     inputs, outputs = graph
     for kind, names, ports in (("input", binding.reads, inputs), ("output", binding.writes, outputs)):

@@ -33,7 +33,7 @@ _HEADER_NOISE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Arrival:
     """The evidence of one volume: index, header time (NaN if none), latest possible start and arrival, s."""
 
     index: int
@@ -60,7 +60,7 @@ class Arrivals:
 
     def __init__(self, tr: float) -> None:
         self._tr = tr
-        self._seen: deque[Seen] = deque(maxlen=_MAX_VOLUMES)
+        self._seen: deque[Arrival] = deque(maxlen=_MAX_VOLUMES)
         self._header_zero: float | None = None
         self.exact = False
         self.ratio = 1.0
@@ -86,7 +86,7 @@ class Arrivals:
             self._seen.clear()  # guesses about earlier volumes are worth less
         delay = volume.recon_s if exact and volume.recon_s is not None else self._tr + USUAL_DELAY
         bound_at = volume.readable_at - delay
-        arrival = Seen(volume.index, self._header_s(volume), bound_at, volume.arrived_at)
+        arrival = Arrival(volume.index, self._header_s(volume), bound_at, volume.arrived_at)
         if exact or not self.exact:
             self._seen.append(arrival)
         return float(self._zeros([arrival])[0])
@@ -137,7 +137,7 @@ class Arrivals:
         near = np.abs(residuals) <= 4 * max(1.4826 * float(np.median(np.abs(residuals))), 1e-4)
         return slope + drift, float(np.sqrt(np.mean(residuals[near] ** 2)))
 
-    def _zeros(self, arrivals: list[Seen]) -> NDArray[np.float64]:
+    def _zeros(self, arrivals: list[Arrival]) -> NDArray[np.float64]:
         """Return the latest start of the run that each volume allows, (volume,)."""
         place = [s.index * self._tr * self.ratio if math.isnan(s.header_s) else s.header_s for s in arrivals]
         return np.array([s.bound_at for s in arrivals]) - np.array(place)

@@ -61,7 +61,7 @@ class RunClock:
         self._lines: dict[float, tuple[float, float, float | None]] = {}
 
     @property
-    def known(self) -> bool:
+    def is_placed(self) -> bool:
         """Whether the run's zero can be placed on the local clock."""
         # If no volumes are expected, the first trigger is enough, whatever follows it.
         alone = self._first_trigger is not None and not self._volumes_come
@@ -167,7 +167,7 @@ class RunClock:
         report: dict[str, Any] = {"source": None, "slope_ppm": None, "offset_s": None, "residual_ms": None}
         report |= {"triggers": self.triggers, "extra_triggers": self.extra_triggers}
         report["slices_per_volume"] = self._slices if self._slices > 1 else None
-        if not self.known:
+        if not self.is_placed:
             return report
         zero, slope, residual = self._line(math.inf)
         report |= {"source": self.source, "offset_s": zero}

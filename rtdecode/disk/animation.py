@@ -11,7 +11,7 @@ _QUALITY = 85
 _EFFORT = 4
 
 
-def moving(frames: NDArray[np.uint8], fps: float) -> bytes:
+def animated_webp(frames: NDArray[np.uint8], fps: float) -> bytes:
     """Encode frames (frame, row, column, 3) as an animated WebP that begins again and again.
 
     Parameters

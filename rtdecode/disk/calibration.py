@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk import hashed_folder, private, typed
-from rtdecode.disk.hashed_folder import Sealed, read_tree
+from rtdecode.disk.hashed_folder import HashedFolder, read_tree
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.projection import Projection, Reals
 from rtdecode.types import Float
@@ -54,7 +54,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class QualityFigures:
     """The numbers of the quality report; None for those that cannot be known.
 
     Attributes
@@ -118,7 +118,7 @@ class Record:
     affine: list[list[float]]
     projection: str
     placement: Placement | None
-    figures: Figures
+    figures: QualityFigures
     files: dict[str, str]
 
 
@@ -288,12 +288,12 @@ def load(path: Path) -> Calibration:
             advice=_AGAIN,
         )
     record = typed.read(Record, tree, str(file))
-    files = Sealed(file, record.files, _AGAIN)
+    files = HashedFolder(file, record.files, _AGAIN)
     files.check()
     return _fitted(path, record, files, digest)
 
 
-def _fitted(path: Path, record: Record, files: Sealed, digest: str) -> Calibration:
+def _fitted(path: Path, record: Record, files: HashedFolder, digest: str) -> Calibration:
     """Read the arrays, and check them against the record."""
     reference = files.arrays("reference.npz", "volume", "affine")
     warmup = files.arrays("warmup.npz", "mean", "scale")

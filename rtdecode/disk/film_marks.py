@@ -73,14 +73,14 @@ class ShownFilm:
     name: str
     fps: float
     frames: int | None
-    shown: NDArray[np.int64]
+    frame_numbers: NDArray[np.int64]
     shown_at: NDArray[np.float64]
     ended: bool
 
     @property
     def onset_at(self) -> float:
         """Local time of the film's zero: the median over frames of (time shown - number / fps)."""
-        return float(np.median(self.shown_at - self.shown / self.fps))
+        return float(np.median(self.shown_at - self.frame_numbers / self.fps))
 
 
 def start_label(name: str, fps: float, frames: int) -> str:

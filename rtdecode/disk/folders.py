@@ -43,7 +43,7 @@ def what_is_there(path: Path) -> str:
     return f"a folder that holds {', '.join(names[:5])}" if names else "a folder that is empty"
 
 
-def taken(folder: Path, allowed: str = "") -> bool:
+def is_in_use(folder: Path, allowed: str = "") -> bool:
     """Return whether a file, or a folder that is not empty, is in the way of a new folder.
 
     Parameters
@@ -92,8 +92,8 @@ def made_beside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def vacate(folder: Path) -> None:
-    """Remove a folder that is not `taken`, and the lock in it that a killed session left behind."""
+def empty_folder(folder: Path) -> None:
+    """Remove a folder that is not `is_in_use`, and the lock in it that a killed session left behind."""
     (folder / _LOCK).unlink(missing_ok=True)
     folder.rmdir()
 
@@ -114,7 +114,7 @@ def empty(folder: Path) -> None:
 
 
 def holder(folder: Path) -> str | None:
-    """Return who holds a folder now, as `held` was told; None if nobody does."""
+    """Return who holds a folder now, as `locked` was told; None if nobody does."""
     try:
         with (folder / _LOCK).open() as file:
             # Shared, so that it keeps nobody but a session out, and for a moment.
@@ -127,7 +127,7 @@ def holder(folder: Path) -> str | None:
 
 
 @contextmanager
-def held(folder: Path, flag: str, owner: str) -> Iterator[None]:
+def locked(folder: Path, flag: str, owner: str) -> Iterator[None]:
     """Make a folder, and lock it against every other session while the block runs.
 
     The kernel holds the lock for this process, and frees it when the process ends, however it ends. A folder

@@ -1,7 +1,7 @@
 """Folders of files under one digest, such as bundles and calibrations, read strictly.
 
 A head, a JSON file, lists the SHA-256 of every other file and states a digest of itself. `write_tree` and
-`replacing` make such a folder, `read_tree` reads the head, and `Sealed` reads the files, each of which
+`replacing` make such a folder, `read_tree` reads the head, and `HashedFolder` reads the files, each of which
 must have the hash that the head states.
 """
 
@@ -204,7 +204,7 @@ def read_tree(file: Path, advice: str, *, verify: bool = True) -> tuple[dict[str
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class HashedFolder:
     """The files beside a head, each of which must have the SHA-256 that the head states.
 
     Attributes

@@ -39,7 +39,7 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private, recording_index, recording_text
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.film_marks import FilmMark, ShownFilm, showings, without_name
-from rtdecode.disk.folders import taken, what_is_there
+from rtdecode.disk.folders import is_in_use, what_is_there
 from rtdecode.disk.hashed_folder import digest_of
 from rtdecode.disk.identity import Pseudonyms, new_key
 from rtdecode.disk.recording_index import FLUSH_S, Entry, Loss, Survey
@@ -442,7 +442,7 @@ def check_unused(path: Path) -> None:
     ------
     UsageError
     """
-    if taken(path):
+    if is_in_use(path):
         raise UsageError(
             "recording-folder-not-empty",
             "the recording's folder {folder} is in use: found {found}. Give a new or empty folder.",

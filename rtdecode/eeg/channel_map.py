@@ -21,7 +21,7 @@ from rtdecode.types import Float
 _LEAST = 16
 
 
-class Cap:
+class ChannelMap:
     """The bundle's channels of one stream.
 
     As long as no channel is bad, the channels pass one `EegFilter` and nothing else. A bad channel is

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rtdecode.eeg.channels import kind_of
 from rtdecode.signal.eeg.decimate import Decimator, rate_within
 from rtdecode.signal.eeg.quality import CORRECTED, INTERPOLATED, LEARNING, Quality
-from rtdecode.signal.gradient.meter import Steepness
+from rtdecode.signal.gradient.meter import SlopeDetector
 from rtdecode.signal.gradient.remover import Gradient, GradientRemover
 from rtdecode.signal.heartbeat.remover import HeartbeatRemover
 from rtdecode.types import Montage
@@ -86,10 +86,10 @@ class Cleaner:
         count = len(montage.channels)
         self.rate = rate_within(montage.sfreq, MOST_HZ)
         self._decimator = Decimator(montage.sfreq, self.rate) if self.rate < montage.sfreq else None
-        self._power: Steepness | None = None
+        self._power: SlopeDetector | None = None
         if montage.sfreq >= _LEAST_HZ and count >= _LEAST_CHANNELS and self._tr_s >= _LEAST_TR_S:
             rules = Gradient()
-            self._power = Steepness(montage.sfreq, rules.slope_uv_s, 0.0)
+            self._power = SlopeDetector(montage.sfreq, rules.slope_uv_s, 0.0)
         self._triggers: deque[tuple[float, bool]] = deque(maxlen=64)
         self._gradient: GradientRemover | None = None
         self._heart: HeartbeatRemover | None = None

@@ -23,7 +23,7 @@ _TOLD_AGAIN_S = 10.0
 _NAMES_TOLD = 8
 
 
-class Door:
+class SampleValidator:
     """Keep invalid values (`plausible.eeg_holes`) out of everything that has a memory.
 
     Such a value is replaced by the last good one of its channel (0 before the first), which is causal. A

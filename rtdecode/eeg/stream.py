@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rtdecode.bundle import EegInput
 from rtdecode.clocks.sample_clock import Piece, SampleClock
 from rtdecode.eeg import channels
-from rtdecode.eeg.channel_map import Cap
+from rtdecode.eeg.channel_map import ChannelMap
 from rtdecode.eeg.cleaner import MOST_HZ, Cleaner, Part
-from rtdecode.eeg.invalid_samples import Door
+from rtdecode.eeg.invalid_samples import SampleValidator
 from rtdecode.eeg.rate import RateCheck
 from rtdecode.errors import GeometryError
 from rtdecode.signal import plausible
@@ -235,7 +235,7 @@ class EegStream:
         spans = zip(begins, ends, strict=True)
         return max(number for (start, number), end in spans if start <= times[-1] and end > times[0])
 
-    def shown(self, times: Times) -> tuple[Float, NDArray[np.bool_]]:
+    def display_signal(self, times: Times) -> tuple[Float, NDArray[np.bool_]]:
         """Return the clean EEG at ascending local times, for somebody to look at; it leaves all as it is.
 
         Returns
@@ -308,7 +308,7 @@ class EegStream:
             raise GeometryError("eeg-stream-implausible", "{explanation}", explanation=fault)
         picks, _ = channels.match(self._wanted.channels, montage)
         cleaner = Cleaner(montage, self._tr_s)
-        cap = Cap(self._wanted, picks, cleaner.rate, montage.reference)
+        cap = ChannelMap(self._wanted, picks, cleaner.rate, montage.reference)
         # Samples that still wait belong to the old montage and go through the old chain.
         self._clean()
         if self.samples:
@@ -319,7 +319,7 @@ class EegStream:
             self._nonfinite += self._door.samples
             self._notes += self._door.notes()
         present = picks[picks != channels.ABSENT]
-        self._door = Door(montage.channels, present, self._keep_s)
+        self._door = SampleValidator(montage.channels, present, self._keep_s)
         self._gone = 0
         self._rate = RateCheck(montage.sfreq)
         self.montage = montage

@@ -28,7 +28,7 @@ from rtdecode.phantom.body.cortex import MIXED, check_cortex
 from rtdecode.phantom.body.gaze import FIXED, GAZES, gaze_path
 from rtdecode.phantom.body.in_scanner_eeg import (
     Artifacts,
-    BoreAmplifier,
+    InScannerAmplifier,
     base_rate,
     bore_montage,
     clock_drift,
@@ -226,7 +226,7 @@ class PhantomSession:
         # Time from each volume's end until its last file is complete, s, without faults.
         self.delays = self._delays(delivery, first_delay)
         self.faults = damage.plan(spec, self.seconds, seed)
-        self.fates = damage.fates(self.faults, self.tr_s, self.volumes, seed)
+        self.fates = damage.outcomes(self.faults, self.tr_s, self.volumes, seed)
         name = f"{self.preset.name}/{subject_number}/{seed}/{seconds}/{cuts}/{shape}"
         name += f"/{self.film_name}" * (film != SHAPES) + f"/{gaze}" * (gaze != FIXED)
         name += f"/{self.tr_s}" * (tr_s != TR)
@@ -300,7 +300,7 @@ class PhantomSession:
         """Return the time from the start of a volume's acquisition to its finished image, s."""
         return self.tr_s + self.delays[index] - self.vendor.transfer_s
 
-    def amplifier(self, artifacts: Artifacts | None) -> Amplifier | BoreAmplifier:
+    def amplifier(self, artifacts: Artifacts | None) -> Amplifier | InScannerAmplifier:
         """Return the amplifier with this participant's cap connected."""
         cuts = self.film.cut_frames
         if artifacts is None:
@@ -315,7 +315,7 @@ class PhantomSession:
             self.subject, self.preset, self.state, cuts, rate, self.seed, clock, closed, self.gaze
         )
         stop_s = self.samples / self.rate
-        return BoreAmplifier(
+        return InScannerAmplifier(
             eeg,
             self.subject,
             self.seed,
@@ -470,11 +470,11 @@ class PhantomSession:
         """
         arrivals = []
         for i in range(self.volumes):
-            fate = self.fates.get(i, damage.Fate())
+            fate = self.fates.get(i, damage.DeliveryOutcome())
             readable = START_AT + (i + 1) * self.tr_s + self.delays[i] + (fate.late_s + fate.slow_s)
-            if fate.whole:
+            if fate.is_readable:
                 arrivals.append((self._when_back(readable), i, False))
-            if fate.whole and fate.again:
+            if fate.is_readable and fate.again:
                 arrivals.append((self._when_back(readable + AGAIN_S), i, True))
         return sorted(arrivals)
 
@@ -484,7 +484,7 @@ class PhantomSession:
 
     def whole_s(self, index: int) -> float:
         """Return the run time from which a volume can be read in full, with all that goes wrong, s."""
-        fate = self.fates.get(index, damage.Fate())
+        fate = self.fates.get(index, damage.DeliveryOutcome())
         due = self.due_s(index) + fate.late_s + fate.slow_s
         return round(next((stop for start, stop, _ in self._absences if start <= due < stop), due), 6)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels, pieces
 from rtdecode.scores import intervals
-from rtdecode.scores.events import Event, Span, apart, attribute, categories, distractors, same
+from rtdecode.scores.events import Event, Span, attribute, categories, distractors, non_overlapping, same
 from rtdecode.scores.ties import beats, hits
 from rtdecode.types import Array
 
@@ -384,7 +384,7 @@ def report_accuracy(
         Time by which the onsets of `events` lag the pictures, s, from the bundle's provenance.
     """
     report: dict[str, dict[str, Any] | None] = dict.fromkeys(METRICS)
-    chosen = apart(windows)
+    chosen = non_overlapping(windows)
     spans = [windows[i] for i in chosen]
     if clips is not None and truths is not None and mean_clip is not None and len(chosen) > 1:
         corr = correlations([clips[i] for i in chosen], [truths[i] for i in chosen], mean_clip)

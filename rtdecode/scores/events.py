@@ -185,7 +185,7 @@ def categories(
     return truth, block
 
 
-def apart(windows: Sequence[Span]) -> list[int]:
+def non_overlapping(windows: Sequence[Span]) -> list[int]:
     """Choose windows that do not overlap; return their indices, in time order within each run."""
     chosen: list[int] = []
     ends: dict[int, float] = {}

@@ -28,7 +28,7 @@ Statistic = Callable[[Float], Float]
 FEWEST = 4
 MANY = 20
 # Up to so many units, the values of all stand beside the interval.
-FEW = 5
+MIN_UNITS = 5
 # A block has at least so many windows where there are fewer than `MANY` blocks.
 BLOCK = 10
 # Draws of a bootstrap, and how many of them are made at once.
@@ -322,6 +322,6 @@ def words(figure: dict[str, Any], form: str = ".3f", joint: str = " to ") -> str
     if figure["ci95"] is None:
         return f"no interval: {interval['reason']}"
     counted = f"{ends(figure, form, joint)}, {interval['units']} units"
-    if interval["values"] is None or interval["units"] > FEW:
+    if interval["values"] is None or interval["units"] > MIN_UNITS:
         return counted
     return f"{counted}: {', '.join(format(value, form) for value in interval['values'])}"

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def stretches(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def true_runs(chosen: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return where each stretch of true values begins, and where the first false one after it lies.
 
     Parameters

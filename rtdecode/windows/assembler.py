@@ -148,7 +148,7 @@ class Assembler:
 
     def eeg_shown(self, times: NDArray[np.float64]) -> tuple[Float, NDArray[np.bool_]] | None:
         """Return what `EegStream.shown` does; None without a stream."""
-        return self._eeg.shown(times) if self._eeg else None
+        return self._eeg.display_signal(times) if self._eeg else None
 
     @property
     def eeg_newest(self) -> float:
@@ -314,7 +314,7 @@ class Assembler:
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
         # Runs that have ended may still wait for their last volumes.
-        for run in self._session.known:
+        for run in self._session.placed:
             if run.number == 0 and self._listening_since is not None and math.isfinite(self._limit):
                 run.join(self._listening_since)
             self._previews(run, now_at, out)
@@ -342,7 +342,7 @@ class Assembler:
 
     def next_deadline(self) -> float:
         """Return the local time at which `tick` has work although nothing arrives; inf for never."""
-        waiting = [r for r in self._session.known if self._open(r, r.next_final)]
+        waiting = [r for r in self._session.placed if self._open(r, r.next_final)]
         return min((r.deadline(r.next_final) for r in waiting), default=math.inf)
 
     def flush(self, now_at: float) -> list[Window]:
@@ -351,7 +351,7 @@ class Assembler:
         self._session.close()
         self._now_at = max(self._now_at, now_at)
         out: list[Window] = []
-        for run in self._session.known:
+        for run in self._session.placed:
             run.ended_s = min(run.ended_s, run.clock.elapsed(now_at))
             while self._open(run, run.next_final) and run.over(run.next_final, now_at):
                 self._final(run, now_at, out)
@@ -359,7 +359,7 @@ class Assembler:
 
     def expected(self, now_at: float) -> int:
         """Count the windows of this session over its runs: those of its limit, or else `reached`."""
-        runs = self._session.known
+        runs = self._session.placed
         if math.isfinite(self._limit):
             # A run that another one followed has only what it reached; the limit is for the last run.
             ended = [self._reached(run, run.ended_s) for run in runs[:-1]]
@@ -368,7 +368,7 @@ class Assembler:
 
     def reached(self, now_at: float) -> int:
         """Count the windows of this session whose volumes were all acquired, over its runs."""
-        runs = self._session.known
+        runs = self._session.placed
         return sum(self._reached(run, min(run.ended_s, run.clock.elapsed(now_at))) for run in runs)
 
     def _reached(self, run: Run, until_s: float) -> int:
@@ -388,11 +388,11 @@ class Assembler:
     def awaited(self, now_at: float) -> int:
         """Count the finals that went out without volumes which may still come, and make them refined."""
         # Once a run has begun, the volumes of the one before it have come.
-        return sum(run.awaited(now_at) for run in self._session.known[-1:])
+        return sum(run.awaited(now_at) for run in self._session.placed[-1:])
 
     def elapsed(self, now_at: float) -> float | None:
         """Return the run time of the newest run, s; None before the first run."""
-        runs = self._session.known
+        runs = self._session.placed
         return min(runs[-1].ended_s, runs[-1].clock.elapsed(now_at)) if runs else None
 
     @property
@@ -454,7 +454,7 @@ class Assembler:
 
     def _zero_at(self) -> float | None:
         """Return the local time of the session's zero, which is the first run's; None until it is known."""
-        runs = self._session.known
+        runs = self._session.placed
         # Until a window is cut the zero may still move with the run's clock, so it is not kept.
         if self._origin is None and runs:
             return float(runs[0].clock.to_local(0.0, math.inf))
@@ -474,7 +474,7 @@ class Assembler:
         try:
             self._eeg.push(chunk)
         except GeometryError as error:
-            if not (self._fmri_on and self._session.known):
+            if not (self._fmri_on and self._session.placed):
                 raise
             # Before a run has begun there is time to set the outlet right, so the error ends the
             # session. A run that is under way goes on with its volumes only.
@@ -514,7 +514,7 @@ class Assembler:
 
     def _complete(self, run: Run, k: int) -> bool:
         if self._fmri_on:
-            return run.whole(k) and (self._eeg is None or self._eeg_in(run, k))
+            return run.is_complete(k) and (self._eeg is None or self._eeg_in(run, k))
         return self._eeg_in(run, k)
 
     def _previews(self, run: Run, now_at: float, out: list[Window]) -> None:
@@ -528,7 +528,7 @@ class Assembler:
 
     def _final(self, run: Run, now_at: float, out: list[Window]) -> None:
         window = self._cut(run, run.next_final, "final", now_at)
-        if self._fmri_on and not run.whole(window.index):
+        if self._fmri_on and not run.is_complete(window.index):
             run.lacks(window)
         out.append(window)
         run.next_final += 1
@@ -536,13 +536,13 @@ class Assembler:
     def _refined(self, run: Run, final: Window, now_at: float) -> Window:
         """Cut a window once more, with the volumes that came after its final."""
         k = final.index
-        received = run.held(k)
+        received = run.volumes_of(k)
         stamps, floor_at = self._ledger(run, run.last_sample_at(k), received, now_at)
         return replace(
             final,
             revision="refined",
             # As in a final, one that still lacks a volume waited for it up to this moment.
-            floor_at=floor_at if run.whole(k) else now_at,
+            floor_at=floor_at if run.is_complete(k) else now_at,
             stamps=stamps | {"stop": final.stamps["stop"]},
             **self._cut_fmri(self.grid.empty_slots(k), run.volumes(k), received),
         )
@@ -553,10 +553,10 @@ class Assembler:
         start, stop = (float(t) for t in self.grid.span(k))
         times = run.sample_times(k)
         volume_range = run.volumes(k) if revision == "final" else range(0)
-        received = run.held(k) if revision == "final" else {}
+        received = run.volumes_of(k) if revision == "final" else {}
         if run.session_offset_s is None:
             zero_at = float(run.clock.to_local(0.0, stop))
-            if run is not self._session.known[0]:
+            if run is not self._session.placed[0]:
                 # The first run may have ended without a window; its zero is still the session's.
                 self._origin = self._zero_at()
             self._origin = zero_at if self._origin is None else self._origin

@@ -24,8 +24,8 @@ from rtdecode.signal.volume.baseline import normalizer
 from rtdecode.timing import TimingGrid
 from rtdecode.types import Float, Volume, Window
 from rtdecode.windows.head import Head
-from rtdecode.windows.saturation import Held, Onset
-from rtdecode.windows.volume_validity import VolumeDoor
+from rtdecode.windows.saturation import Onset, PendingVolume
+from rtdecode.windows.volume_validity import VolumeValidator
 
 # Delay from a volume's end to its file, s, that is assumed until one has been measured: the longest
 # that scanner headers show (see `rtdecode.clocks.arrivals.USUAL_DELAY`).
@@ -120,14 +120,14 @@ class Run:
         # Number of files when these windows were last looked at.
         self._looked = 0
         self.head: Head | None = None
-        self._door: VolumeDoor | None = None
+        self._door: VolumeValidator | None = None
         if bundle.manifest.fmri is not None:
             # Today's resting level, where it was measured, is a better start than training's.
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
             stats = bundle.stats | today
             self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
             resting = plausible.resting(bundle.stats, today.get("fmri_mean"))
-            self._door = VolumeDoor(resting)
+            self._door = VolumeValidator(resting)
             self._onset = Onset(bundle.stats["fmri_scale"])
         if bundle.projection is not None:
             self.head = Head(bundle, calibration)
@@ -166,7 +166,7 @@ class Run:
         vector, holes = read
         stamps = {"readable": volume.readable_at, "arrived": volume.arrived_at, "parsed": volume.parsed_at}
         stamps["corrected"] = corrected_at
-        for usable_volume in self._onset.push(Held(volume.index, vector, stamps, holes)):
+        for usable_volume in self._onset.push(PendingVolume(volume.index, vector, stamps, holes)):
             lacking = 0.0 if usable_volume.holes is None else float(usable_volume.holes.mean())
             self._ring.put(
                 usable_volume.index,
@@ -266,7 +266,7 @@ class Run:
         """Return the indices of window k's volumes as the scanner counts them, dummies included."""
         return self._place(k).volumes
 
-    def held(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
+    def volumes_of(self, k: int) -> dict[int, tuple[Float, dict[str, float], float]]:
         """Return vector (voxel,), ledger stamps and lacking share of each volume of window k that is in."""
         return self._ring.read(self.volumes(k))
 
@@ -345,7 +345,7 @@ class Run:
 
         There are none where the files do not tell it.
         """
-        if not (self._files and self.clock.known and self.told_by_files):
+        if not (self._files and self.clock.is_placed and self.told_by_files):
             return np.zeros(0)
         index, readable_at = np.array(self._files).T
         run_s = (index + 1 - self._dummies) * self._tr
@@ -370,7 +370,7 @@ class Run:
 
     def counts(self, now_at: float) -> dict[str, int]:
         """Count volumes (received, missing by now, saturated, unusable) and invalid voxels."""
-        missing = self.due(now_at) - len(self.received) if self.clock.known else 0
+        missing = self.due(now_at) - len(self.received) if self.clock.is_placed else 0
         dropped = len(self._onset.dropped) if self.fmri else 0
         counts = {"volumes": len(self.received), "missing": missing, "saturated": dropped}
         counts["implausible"] = len(self._door.unusable) if self._door is not None else 0
@@ -388,7 +388,7 @@ class Run:
             Time on the local clock, s.
         """
         began_s = ended_s = None
-        if self.clock.known and origin_at is not None:
+        if self.clock.is_placed and origin_at is not None:
             began_s = self.session_offset_s
             if began_s is None:
                 began_s = float(self.clock.to_local(0.0, math.inf)) - origin_at
@@ -400,7 +400,7 @@ class Run:
         entry["motion"] = self.head and self.head.report()
         return entry
 
-    def whole(self, k: int) -> bool:
+    def is_complete(self, k: int) -> bool:
         """Return whether window k need not wait for any volume."""
         # `in` also holds for volumes that came and will not be used: no window waits for them.
         return all(index in self for index in self.volumes(k))
@@ -423,7 +423,7 @@ class Run:
             volume_range = self.volumes(k)
             received = self._ring.read(volume_range)
             is_fuller = len(received) > np.count_nonzero(window.fmri_mask)
-            if is_fuller and (self.whole(k) or self._files[-1][0] >= volume_range.stop):
+            if is_fuller and (self.is_complete(k) or self._files[-1][0] >= volume_range.stop):
                 windows.append(self._lacking.pop(k))
             elif self.newest >= volume_range.start + self._ring.keep:
                 # The first of its volumes are no longer held.

@@ -83,9 +83,9 @@ class SessionRuns:
         self._last_trigger = -math.inf
 
     @property
-    def known(self) -> list[Run]:
+    def placed(self) -> list[Run]:
         """Runs that can be placed on the local clock."""
-        return [run for run in self.runs if run.clock.known]
+        return [run for run in self.runs if run.clock.is_placed]
 
     def first_sample(self, stamp: float) -> None:
         """Begin the only run with an EEG sample, where neither triggers nor volumes are expected."""
@@ -202,10 +202,10 @@ class SessionRuns:
 
     def _begin(self, began_at: float) -> Run:
         """Begin a run at a local time; end the last one, or drop it if it was never placed."""
-        if self.runs and self.runs[-1].uid is None and not self.runs[-1].clock.known:
+        if self.runs and self.runs[-1].uid is None and not self.runs[-1].clock.is_placed:
             self.runs.pop()
         # The last run keeps the windows whose data were acquired before this one began.
-        for run in self.known[-1:]:
+        for run in self.placed[-1:]:
             run.rests = False
             run.ended_s = min(run.ended_s, run.clock.elapsed(began_at))
         last = self.runs[-1] if self.runs else None

@@ -20,7 +20,7 @@ _MAX_DROPPED = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PendingVolume:
     """A volume's index, its features (feature,) before normalisation, and its ledger stamps.
 
     `holes` (feature,) marks invalid features that have been filled in; None where all are good.
@@ -52,11 +52,11 @@ class Onset:
 
     def __init__(self, scale: NDArray[np.floating]) -> None:
         self._scale = np.maximum(scale.astype(np.float64), 1e-12)
-        self._held: Held | None = None
+        self._held: PendingVolume | None = None
         self._steady = False
         self.dropped: set[int] = set()
 
-    def push(self, volume: Held) -> list[Held]:
+    def push(self, volume: PendingVolume) -> list[PendingVolume]:
         """Take the next volume; return those that can be used now, in the order of their indices."""
         if self._steady:
             return [volume]

@@ -26,7 +26,7 @@ def dated(volume: Volume) -> Volume:
     return replace(volume, **dict.fromkeys(invalid, None)) if invalid else volume
 
 
-class VolumeDoor:
+class VolumeValidator:
     """Keep invalid values out of motion estimate, baseline and windows, over one run.
 
     Parameters

@@ -20,7 +20,7 @@ from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.bundle.prepared import check_live
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Placement, Record
+from rtdecode.disk.calibration import SCHEMA, Calibration, Placement, QualityFigures, Record
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.signal.volume.motion import THIN
 from rtdecode.signal.volume.projection import Projection, Reals, outside
@@ -334,13 +334,13 @@ def _write(out: Path, aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Cali
     return calibrations.write(out, record, parts, extra)
 
 
-def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> Figures:
+def _figures(aligned: Aligned, chosen: _Chosen, warmup: Warmup) -> QualityFigures:
     # The first volume's displacement is 0 by definition.
     moved = [m.fd_mm for m in aligned.motions or []][1:]
     in_brain = _in_brain(aligned.brain, aligned.affine, chosen.projection)
     # Two volumes leave nothing about the line that is fitted through them.
     has_residuals = len(aligned.volumes) > 2
-    return Figures(
+    return QualityFigures(
         max_fd_mm=float(np.max(moved)) if moved else None,
         mean_fd_mm=float(np.mean(moved)) if moved else None,
         unaligned=aligned.unaligned,

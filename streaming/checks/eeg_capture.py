@@ -6,7 +6,7 @@ from rtdecode.types import EegChunk, Montage, Trigger
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class EegCapture:
     """What came from a stream while it was listened to.
 
     Attributes

@@ -20,7 +20,7 @@ from rtdecode.eeg.mne_file import open_file
 from rtdecode.errors import UsageError
 from rtdecode.types import Montage
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
-from streaming.sources.lsl.stim_channel import Edges
+from streaming.sources.lsl.stim_channel import EdgeDetector
 
 SUFFIXES = (".vhdr", ".edf", ".bdf", ".set", ".fif", ".fif.gz")
 # Files that belong to one of these, and what is given instead.
@@ -179,7 +179,7 @@ def _blocks(raw: Any, rows: list[int], scale: NDArray[np.float64], sfreq: float)
 def _edges(raw: Any, rows: list[int], sfreq: float) -> list[Marker]:
     if not rows:
         return []
-    edges = Edges(list(range(len(rows))))
+    edges = EdgeDetector(list(range(len(rows))))
     markers = []
     step = round(_READ_S * sfreq)
     for first in range(0, raw.n_times, step):

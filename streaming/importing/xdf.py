@@ -30,7 +30,7 @@ from rtdecode.signal.eeg.badchannels import detrended
 from streaming.importing.eeg import CHUNK_S, Block, EegFile, Marker
 from streaming.importing.xdf_chunks import Chunk, chunks, damaged, thinned
 from streaming.sources.lsl.layout import Description, Layout, layout_of
-from streaming.sources.lsl.stim_channel import Edges
+from streaming.sources.lsl.stim_channel import EdgeDetector
 
 # How a file ends that gzip has compressed.
 PACKED = ".xdfz"
@@ -379,7 +379,7 @@ def _blocks(layout: Layout, stream: _Stream, shift: float) -> Iterator[Block]:
 
 
 def _edges(layout: Layout, stream: _Stream, shift: float) -> list[Marker]:
-    edges = Edges(layout.stim)
+    edges = EdgeDetector(layout.stim)
     values = np.asarray(stream.values)
     triggers = edges.push(values, stream.stamps + shift, 0.0) if layout.stim else []
     return [Marker(trigger.stamp, trigger.label, f"stim channel of {stream.label}") for trigger in triggers]

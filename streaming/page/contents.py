@@ -85,7 +85,7 @@ class View:
     motion: str = ""
     displaced: str = ""
     volumes: int = 0
-    said: list[tuple[float, str]] = field(default_factory=list)
+    log_lines: list[tuple[float, str]] = field(default_factory=list)
     sentences: int = 0
     over: str = ""
     blank: bool = False

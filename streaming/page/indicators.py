@@ -120,7 +120,7 @@ def decoder(away_since: float | None, *, falls_back: bool) -> Finding:
     return (table.DECODER_REPLACED if falls_back else table.DECODER_AWAY).find(since=since)
 
 
-class Steadied:
+class Debounced:
     """Shows a change of a lamp only once it has lasted."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from rtdecode.disk.video import Frames, read_mp4
 from streaming.page.strip import strip
 
 # Clips whose pictures are kept.
-KEPT = 12
+MAX_CACHED = 12
 
 
 class Pictures:
@@ -64,6 +64,6 @@ class Pictures:
 
 
 def forget(cache: dict[Any, Any]) -> None:
-    """Forget the oldest of what is kept, beyond `KEPT`."""
-    while len(cache) > KEPT:
+    """Forget the oldest of what is kept, beyond `MAX_CACHED`."""
+    while len(cache) > MAX_CACHED:
         del cache[next(iter(cache))]

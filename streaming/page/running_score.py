@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import entry, identification_nway, sessions_of
-from rtdecode.scores.events import Event, Span, apart, distractors
+from rtdecode.scores.events import Event, Span, distractors, non_overlapping
 from rtdecode.scores.intervals import words
 from rtdecode.types import Array
 
@@ -26,7 +26,7 @@ _MAX_CLIPS = 300
 _NEW = 0.02
 
 
-class SoFar:
+class RunningIdentification:
     """Identify finals among the true clips of a session that goes on.
 
     Parameters
@@ -59,7 +59,7 @@ class SoFar:
         return self._words
 
     def _figure(self, events: Mapping[int, Sequence[Event]]) -> str:
-        finals = [self._finals[i] for i in apart([span for span, _, _ in self._finals])]
+        finals = [self._finals[i] for i in non_overlapping([span for span, _, _ in self._finals])]
         spans = [span for span, _, _ in finals]
         clips = np.stack([clip for _, clip, _ in finals]).astype(np.float32)
         truths = np.stack([truth for _, _, truth in finals]).astype(np.float32)

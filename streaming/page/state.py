@@ -28,9 +28,9 @@ from streaming.checks.signals import is_stale
 from streaming.message import Message
 from streaming.page import drawing, indicators, traces
 from streaming.page.contents import ShownClip, View
-from streaming.page.indicators import Silence, Steadied
+from streaming.page.indicators import Debounced, Silence
 from streaming.page.pictures import Pictures, forget
-from streaming.page.running_score import SoFar
+from streaming.page.running_score import RunningIdentification
 from streaming.page.strip import strip
 from streaming.session import slices
 from streaming.session.mailbox import unpack, unpack_status
@@ -42,7 +42,7 @@ from streaming.sinks.truth import Truth
 from streaming.status import Status
 
 Values = NDArray[np.floating]
-Held = NDArray[np.bool_]
+SampleMask = NDArray[np.bool_]
 
 # Length of the traces that are shown, s.
 TRACES_S = 8.0
@@ -111,7 +111,7 @@ class PageState:
         self._heard_at = 0.0
         self._volumes_at: deque[float] = deque(maxlen=1000)
         self._triggers_at: deque[float] = deque(maxlen=1000)
-        self._steadied = Steadied()
+        self._steadied = Debounced()
         self._read = 0
         self._records: deque[dict[str, Any]] = deque(maxlen=_RECORDS)
         self._clips = 0
@@ -124,10 +124,10 @@ class PageState:
         # Files of null-brain twins, by the clip.
         self._twins: dict[int, str] = {}
         mean_clip = bundle.stats.get("mean_clip")
-        self._so_far = None if mean_clip is None else SoFar(mean_clip)
-        self._traces: deque[tuple[Values, Held]] = deque()
+        self._so_far = None if mean_clip is None else RunningIdentification(mean_clip)
+        self._traces: deque[tuple[Values, SampleMask]] = deque()
         self._carpet: deque[Values] = deque(maxlen=_CARPET)
-        self._slices: tuple[Array, Held] | None = None
+        self._slices: tuple[Array, SampleMask] | None = None
         self._volumes = 0
         # Where the head was, since the run began: (6,) in mm and rad.
         self._moved: deque[NDArray[np.float64]] = deque(maxlen=_CARPET)
@@ -193,7 +193,7 @@ class PageState:
                 motion=self._motion,
                 displaced=self._displaced(),
                 volumes=self._volumes,
-                said=list(self._said),
+                log_lines=list(self._said),
                 sentences=self._sentences,
                 over=self._over,
                 blank=self._blank or self._withdrawn,

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import strict_json
-from rtdecode.signal.intervals import stretches
+from rtdecode.signal.intervals import true_runs
 from streaming.page.drawing import BAD, HOLE, LINE, TEXT
 
 # Samples that become one pair of points.
@@ -105,8 +105,8 @@ def packed(
     return strict_json.dumps(
         {
             "points": base64.b64encode(coded.tobytes()).decode(),
-            "held": stretches(usable_points),
-            "holes": [[start / samples, stop / samples] for start, stop in stretches(~usable)],
+            "held": true_runs(usable_points),
+            "holes": [[start / samples, stop / samples] for start, stop in true_runs(~usable)],
             "bad": [name if name in bad else "" for name in names[: len(values)]],
         }
     )

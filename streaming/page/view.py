@@ -273,7 +273,7 @@ class _Page:
         self._carpet.show(view.clips)
         self._slices.show(view.volumes)
         ui.run_javascript(f"rtTraces({view.tick})")
-        self._told.show(view.sentences, view.said)
+        self._told.show(view.sentences, view.log_lines)
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
             ui.run_javascript(_BEEP)
 

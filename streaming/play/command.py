@@ -26,7 +26,7 @@ from rtdecode.liblsl import pylsl
 from streaming.play import start_trigger
 from streaming.play.frames import FilmFile, FilmPictures, Picture, read_film
 from streaming.play.screen import FilmWindow, Nowhere, Screen, read_patch
-from streaming.play.start_trigger import called_off
+from streaming.play.start_trigger import cancelled
 from streaming.session import interrupts
 
 # Period at which window and keyboard are asked while waiting for a frame, s.
@@ -109,14 +109,14 @@ def run(options: PlayOptions) -> int:
     film = read_film(options.film)
     console = terminal.console(stderr=True, soft_wrap=True)
     stop = threading.Event()
-    with interrupts.told(lambda _name: stop.set()), _log(options.log) as log:
+    with interrupts.on_interrupt(lambda _name: stop.set()), _log(options.log) as log:
         # The screen comes first: pictures are decoded straight to the size that fits it.
         screen = _screen(film, options)
         pictures = FilmPictures(film, screen.height, screen.width)
         try:
             name = options.lsl
             if name is None:
-                name = start_trigger.session_name(options.start_on, lambda: called_off(screen, stop), console)
+                name = start_trigger.session_name(options.start_on, lambda: cancelled(screen, stop), console)
             if name is None:
                 return 0
             _introduce(film, name, screen, options, console)
@@ -203,7 +203,7 @@ def _start(
     """Wait for what starts the film; return the local time of its first frame, None if called off."""
 
     def off() -> bool:
-        return called_off(screen, stop)
+        return cancelled(screen, stop)
 
     if options.start_on == "trigger":
         start = start_trigger.on_trigger(name, options.trigger, float(1 / film.fps), off, console)
@@ -282,7 +282,7 @@ class _Show:
 
     def _next(self) -> Picture | Literal[False] | None:
         """Return the next picture, None for a skipped one, or False at the end or if called off."""
-        while not called_off(self.screen, self.stop):
+        while not cancelled(self.screen, self.stop):
             with contextlib.suppress(queue.Empty):
                 try:
                     return self.pictures.next(_PUMP)
@@ -292,7 +292,7 @@ class _Show:
 
     def _until(self, due: float) -> bool:
         """Wait until a time of the local clock; return False if the film is to end."""
-        while (remaining_s := due - pylsl.local_clock()) > 0 and not called_off(self.screen, self.stop):
+        while (remaining_s := due - pylsl.local_clock()) > 0 and not cancelled(self.screen, self.stop):
             self.stop.wait(min(remaining_s, _PUMP))
         return not self.stop.is_set()
 

@@ -9,7 +9,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from rtdecode.liblsl import pylsl
 from streaming.play.frames import FilmFile, Picture
 
-Said = Literal["start", "quit"]
+Command = Literal["start", "quit"]
 
 CORNERS = ("top-left", "top-right", "bottom-left", "bottom-right")
 # A window is enlarged to about this width (pixels), by a whole factor where the screen has room.
@@ -82,7 +82,7 @@ class Nowhere:
         """Return the time of the local clock, as if the picture were shown now."""
         return pylsl.local_clock()
 
-    def said(self) -> list[Said]:
+    def commands(self) -> list[Command]:
         """Return nothing: there is no keyboard and no window."""
         return []
 
@@ -157,13 +157,13 @@ class FilmWindow:
         self._pygame.display.flip()
         return pylsl.local_clock()
 
-    def said(self) -> list[Said]:
+    def commands(self) -> list[Command]:
         """Return what keyboard and window asked for since the last call."""
         pygame = self._pygame
         # Button boxes type a 5 or a t at each volume.
         starts = (pygame.K_SPACE, pygame.K_5, pygame.K_KP5, pygame.K_t)
         ends = (pygame.K_ESCAPE,)
-        commands: list[Said] = []
+        commands: list[Command] = []
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in ends):
                 commands.append("quit")

@@ -14,7 +14,7 @@ from rtdecode.liblsl import pylsl
 from rtdecode.types import Trigger
 from streaming.play.screen import Screen
 from streaming.sources.lsl.markers import MarkerSource
-from streaming.sources.lsl.source import LslSource, seen
+from streaming.sources.lsl.source import LslSource, stream_names
 
 STARTS = ("trigger", "key", "now")
 
@@ -64,7 +64,7 @@ def session_name(start_on: str, off: Callable[[], bool], console: Console) -> st
             console.print(f"without --lsl: the EEG stream is {names[0]}, the only one on this network")
             return names[0]
         several = f"there are several EEG streams ({', '.join(names)}): choose one by --lsl NAME"
-        none = f"there is no EEG stream on this network (seen: {seen(streams)})"
+        none = f"there is no EEG stream on this network (seen: {stream_names(streams)})"
         state = several if names else none
         if now - began > _LOOK_WITHIN and start_on != "trigger":
             console.print(f"without --lsl: {state}. No recording hears of this film: keep it with --log")
@@ -112,7 +112,7 @@ def on_trigger(
     other = ""
     while not off():
         now = pylsl.local_clock()
-        if amplifier is None and not box.found and now - began > _STIM_AFTER:
+        if amplifier is None and not box.is_found and now - began > _STIM_AFTER:
             amplifier = LslSource(lsl)
         for mark in _triggers(box, amplifier):
             if is_trigger(mark.label, label):
@@ -122,7 +122,7 @@ def on_trigger(
             other = f"; seen: '{mark.label}', which --trigger would take"
         if now - said_at > _SAY_EVERY:
             said_at = now
-            state = f"no {lsl}-markers; {amplifier.state}" if amplifier and not box.found else box.state
+            state = f"no {lsl}-markers; {amplifier.state}" if amplifier and not box.is_found else box.state
             console.print(f"waiting for the volume trigger {label or 'R128'}: {state}{other}")
         threading.Event().wait(_TRIGGER_POLL)
     return None
@@ -145,7 +145,7 @@ def on_key(screen: Screen, stop: threading.Event, console: Console) -> float | N
     """Wait for a key in the window; return the local time of the first frame, None if called off."""
     console.print("press space in the window to start (5 and t do it too); Esc ends")
     while not stop.wait(_KEY_POLL):
-        commands = screen.said()
+        commands = screen.commands()
         if "quit" in commands:
             stop.set()
         elif "start" in commands:
@@ -171,8 +171,8 @@ def on_reader(
     return pylsl.local_clock() + _LEAD
 
 
-def called_off(screen: Screen, stop: threading.Event) -> bool:
+def cancelled(screen: Screen, stop: threading.Event) -> bool:
     """Attend to window and keyboard; return whether the film is to end."""
-    if "quit" in screen.said():
+    if "quit" in screen.commands():
         stop.set()
     return stop.is_set()

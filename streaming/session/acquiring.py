@@ -8,7 +8,7 @@ from rtdecode.bundle import Bundle
 from streaming.session import interrupts
 from streaming.session.flag import Flag
 from streaming.session.mailbox import Mailbox
-from streaming.session.options import Past, Sources, StreamOptions
+from streaming.session.options import AcquisitionConfig, ResumeState, StreamOptions
 from streaming.session.spawn import acquire
 
 # Messages that may wait in the mailbox. When it is full, the acquisition waits.
@@ -17,7 +17,7 @@ _SLOTS = 16
 _END_WITHIN = 5.0
 
 
-def sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
+def sources(options: StreamOptions, bundle: Bundle, name: str) -> AcquisitionConfig:
     """Write the orders of the acquisition process of a session of this name."""
     meta = {
         "session": name,
@@ -32,7 +32,7 @@ def sources(options: StreamOptions, bundle: Bundle, name: str) -> Sources:
         # Set by the acquisition once it has put a copy into the recording.
         "calibration": None,
     }
-    return Sources(bundle.path.resolve(), options, meta)
+    return AcquisitionConfig(bundle.path.resolve(), options, meta)
 
 
 class AcquisitionProcess:
@@ -53,7 +53,7 @@ class AcquisitionProcess:
         Where its messages arrive.
     """
 
-    def __init__(self, sources: Sources, message_bytes: int) -> None:
+    def __init__(self, sources: AcquisitionConfig, message_bytes: int) -> None:
         self._sources = sources
         self._message_bytes = message_bytes
         self._make()
@@ -81,7 +81,7 @@ class AcquisitionProcess:
         with interrupts.ignored():
             self._process.start()
 
-    def start_again(self, past: Past, *, recording: bool) -> None:
+    def start_again(self, past: ResumeState, *, recording: bool) -> None:
         """Start another process that goes on from what the last one told."""
         options = self._sources.options
         # A recording whose disk was full stays as it is.

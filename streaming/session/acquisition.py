@@ -32,16 +32,16 @@ from rtdecode.windows.assembler import Assembler
 from streaming.message import Message
 from streaming.session import resume
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
-from streaming.session.backlog import Lag
+from streaming.session.backlog import StaleEegFilter
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.flag import Stop
 from streaming.session.intake import Intake
 from streaming.session.mailbox import Mailbox
 from streaming.session.open_sources import open_eeg, open_folder
-from streaming.session.options import Sources, StreamOptions
+from streaming.session.options import AcquisitionConfig, StreamOptions
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import open_recorder
-from streaming.session.snapshot import Shown
+from streaming.session.snapshot import SignalSnapshot
 from streaming.session.source_events import EegReading, FilmReading, FolderReading
 from streaming.session.source_reader import Reading, SourceReader
 from streaming.session.status_builder import EegState, FolderState, StatusBuilder
@@ -57,7 +57,7 @@ _FILM_POLL = 0.02
 _LONGEST_FAULT = 30000
 
 
-def main(sources: Sources, mailbox: Mailbox, stop: Stop) -> None:
+def main(sources: AcquisitionConfig, mailbox: Mailbox, stop: Stop) -> None:
     """Read the sources until `stop` is set; the body of the acquisition process."""
     # Ctrl-C reaches every process of a terminal. This one waits for
     # `stop`, so that what it still holds is recorded and decoded.
@@ -118,12 +118,12 @@ class _Acquisition:
     """Read the sources, and send windows and statuses; `run` is its whole life."""
 
     def __init__(
-        self, sources: Sources, mailbox: Mailbox, stop: Stop, parent_alive: Callable[[], bool]
+        self, sources: AcquisitionConfig, mailbox: Mailbox, stop: Stop, parent_alive: Callable[[], bool]
     ) -> None:
         options = sources.options
         # Not verified again: the session did so before it started this process.
         bundle = bundles.load(sources.bundle, verify=False, subject=options.subject)
-        resumed = resume.Resumed(sources.past) if sources.past is not None else None
+        resumed = resume.Resumption(sources.past) if sources.past is not None else None
         calibration = calibrations.load(options.calibration) if options.calibration else None
         listening_since = _listening_since(options, resumed)
         assembler = _assembler(options, bundle, calibration, resumed, listening_since)
@@ -145,7 +145,7 @@ class _Acquisition:
             recorder,
             DeadlineClock(behind=folder is not None and behind),
             StatusBuilder(listening_since, newest_sample_at, before),
-            Lag(time.monotonic()),
+            StaleEegFilter(time.monotonic()),
             time.monotonic,
             resumed,
             lambda: lsl is None or not lsl.placed_by_arrival,
@@ -164,7 +164,7 @@ class _Acquisition:
             self._outbox,
             partial(_states, lsl, folder),
             time.monotonic,
-            dict if options.dashboard is None else Shown(assembler).arrays,
+            dict if options.dashboard is None else SignalSnapshot(assembler).arrays,
         )
 
     def run(self) -> None:
@@ -193,7 +193,7 @@ def _states(lsl: LslSource | None, folder: FolderSource | None) -> SourceStates:
     return SourceStates(eeg, None if folder is None else FolderState.of(folder))
 
 
-def _listening_since(options: StreamOptions, resumed: resume.Resumed | None) -> float | None:
+def _listening_since(options: StreamOptions, resumed: resume.Resumption | None) -> float | None:
     """Return since when the session reads its sources, s on the local clock."""
     # In a backlog, what came before is read too.
     if options.existing == "read":
@@ -206,7 +206,7 @@ def _assembler(
     options: StreamOptions,
     bundle: Bundle,
     calibration: Calibration | None,
-    resumed: resume.Resumed | None,
+    resumed: resume.Resumption | None,
     listening_since: float | None,
 ) -> Assembler:
     return Assembler(

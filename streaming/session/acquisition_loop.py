@@ -11,7 +11,7 @@ from streaming.session.mailbox import pack, pack_status
 from streaming.session.outbox import Outbox
 from streaming.session.source_events import Event
 from streaming.session.status_builder import EegState, FolderState
-from streaming.session.work_queue import Turns
+from streaming.session.work_queue import FairQueue
 from streaming.status import Status
 
 
@@ -50,7 +50,7 @@ class AcquisitionLoop:
 
     def __init__(
         self,
-        turns: Turns[Event],
+        turns: FairQueue[Event],
         intake: Intake,
         outbox: Outbox,
         sources: Callable[[], SourceStates],

@@ -23,10 +23,10 @@ from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoded
 from streaming.session import resume
 from streaming.session.decided import decision
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.restarts import Restarts
-from streaming.session.resume import Resumed
-from streaming.sinks.clip_emitter import Emitter
+from streaming.session.resume import Resumption
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.status import Status
 
 Item = EegChunk | Trigger | Volume
@@ -164,7 +164,7 @@ class Windows:
         self._montage = montage
         self._decisions = decisions
         self._restarts = [] if decisions is None else list(decisions.restarts)
-        self._resumed: Resumed | None = None
+        self._resumed: Resumption | None = None
         self._notes: list[str] = []
         # Triggers and volumes so far, without pixels.
         self._items: list[dict[str, Any]] = []
@@ -239,7 +239,7 @@ class Windows:
         """Let the assembler have the montage when the stream was found; remember what a restart tells of."""
         if not isinstance(item, EegChunk):
             if self._restarts:
-                self._items.append(resume.line(item))
+                self._items.append(resume.to_record(item))
             if isinstance(item, Trigger):
                 self._find_stream()
             return item
@@ -268,7 +268,7 @@ class Windows:
             first_sample_at=restart.first_sample_at,
             newest_sample_at=restart.newest_sample_at,
         )
-        self._resumed = Resumed(Past(self._items, status))
+        self._resumed = Resumption(ResumeState(self._items, status))
         settings = self._known_by(self._restarts[nth : nth + 1])
         settings |= {"restarted_at": [restart.restarted_at], "heard_since": restart.heard_since}
         self.assembler = self._make(None, **settings)
@@ -325,7 +325,7 @@ class AsLive:
         self._repeated[decided.key] = _Likeness.SAME
         return True
 
-    def emit(self, output: Emitter, job: Job) -> None:
+    def emit(self, output: ClipEmitter, job: Job) -> None:
         """Decode a window, or skip it, as it was live."""
         decided = self.decisions.by_key.get(_key(job.window))
         if decided is None:

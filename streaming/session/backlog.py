@@ -11,7 +11,7 @@ PATIENCE = 10.0
 IN_TIME = 1.0
 
 
-class Lag:
+class StaleEegFilter:
     """Jump to the newest samples when the reader does not keep up.
 
     A stall that the reader makes good by itself loses nothing. What waits is passed over only if the reader

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from streaming.decode.deadline import Inbox, Job, time_left
 from streaming.session.decided import DecisionLog
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 
 
 class DecodeLoop:
@@ -24,7 +24,12 @@ class DecodeLoop:
     """
 
     def __init__(
-        self, emitter: Emitter, decisions: DecisionLog, hop_s: float, at_once: int, now: Callable[[], float]
+        self,
+        emitter: ClipEmitter,
+        decisions: DecisionLog,
+        hop_s: float,
+        at_once: int,
+        now: Callable[[], float],
     ) -> None:
         self._emitter = emitter
         self._decisions = decisions

@@ -17,7 +17,7 @@ _OUT_OF_ORDER_TRS = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class Event:
     """A kind of event and how often it has happened.
 
     Attributes
@@ -38,7 +38,7 @@ class Happening:
     stands_s: float = 0.0
 
 
-class News:
+class EventNotifier:
     """Choose what is told.
 
     Parameters
@@ -53,7 +53,7 @@ class News:
         self._told_at: dict[str, float] = {}
         self._risen_at: dict[str, float] = {}
 
-    def take(self, events: list[Happening], now_at: float, *, ends: bool = False) -> list[str]:
+    def take(self, events: list[Event], now_at: float, *, ends: bool = False) -> list[str]:
         """Return sentences on what is new.
 
         Parameters
@@ -67,7 +67,7 @@ class News:
         """
         return [self._tell(event, now_at) for event in events if self._due(event, now_at, ends)]
 
-    def _due(self, event: Happening, now_at: float, ends: bool) -> bool:
+    def _due(self, event: Event, now_at: float, ends: bool) -> bool:
         # A count that has fallen takes back what was told of it, so that its next rise is news.
         reported = min(self._told.get(event.kind, 0), event.count)
         self._told[event.kind] = reported
@@ -78,7 +78,7 @@ class News:
         quiet_s = now_at - self._told_at.get(event.kind, -math.inf)
         return ends or (stood_s >= event.stands_s and quiet_s >= self._hop_s)
 
-    def _tell(self, event: Happening, now_at: float) -> str:
+    def _tell(self, event: Event, now_at: float) -> str:
         increase = event.count - self._told[event.kind]
         self._told[event.kind] = event.count
         self._told_at[event.kind] = now_at
@@ -92,7 +92,7 @@ def _counted(increase: int, count: int) -> str:
     return f" ({count} in all)" if increase == count else f" ({increase} more, {count} in all)"
 
 
-def happened(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:
+def happened(status: Status, tally: ClipTally, now_at: float) -> list[Event]:
     """Return everything that is counted in a session, in the order in which it is told.
 
     Parameters
@@ -106,27 +106,27 @@ def happened(status: Status, tally: ClipTally, now_at: float) -> list[Happening]
     return [*_sources(status), *_signals(status, tally), *_clips(status, tally, now_at)]
 
 
-def _sources(status: Status) -> list[Happening]:
+def _sources(status: Status) -> list[Event]:
     """Return the events of the sources: the folder, silence, and new runs."""
     folder = status.folder
     back = status.back
     newest_run = status.newest_run
     number = 0 if newest_run is None else newest_run["run"]
     return [
-        Happening(
+        Event(
             "fMRI folder gone",
             folder.get("gone", 0),
             f"volumes are missing until it is back; {table.FOLDER_MISSING.advice}. The session reads it "
             "again by itself.",
         ),
-        Happening("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
-        Happening("fMRI back", back.get("fmri", 0), "volumes are arriving again."),
-        Happening(
+        Event("fMRI folder back", folder.get("back", 0), "its volumes are read again."),
+        Event("fMRI back", back.get("fmri", 0), "volumes are arriving again."),
+        Event(
             "EEG back",
             back.get("eeg", 0),
             "samples are arriving again; the filters have to settle first.",
         ),
-        Happening(
+        Event(
             "new run",
             number,
             f"run {number} began, with a time line and a resting level of its own. No action is needed if "
@@ -135,36 +135,36 @@ def _sources(status: Status) -> list[Happening]:
     ]
 
 
-def _signals(status: Status, tally: ClipTally) -> list[Happening]:
+def _signals(status: Status, tally: ClipTally) -> list[Event]:
     """Return the holes and faults in the data that came."""
     eeg = status.counters["eeg"]
     fmri = status.counters["fmri"]
     bad = eeg.get("bad_channels") or []
     lost = counted(eeg.get("lost_samples") or 0, "sample")
     return [
-        Happening(
+        Event(
             "EEG gap",
             eeg.get("gaps") or 0,
             f"{lost} lost so far. Clips of that time are degraded; {table.EEG_GAPS.advice}.",
         ),
-        Happening(
+        Event(
             "EEG stamps jumped",
             # The stream's first clock epoch is no jump.
             max(0, (eeg.get("epochs") or 0) - 1),
             f"{table.EEG_JUMPS.advice}.",
         ),
-        Happening(
+        Event(
             "EEG channel bad",
             len(bad),
             f"{', '.join(bad)}; {table.BAD_CHANNELS.advice}.",
         ),
-        Happening(
+        Event(
             "fMRI volume missing",
             fmri.get("missing") or 0,
             f"clips that need it are degraded; {table.FEW_VOLUMES.advice}.",
             stands_s=_OUT_OF_ORDER_TRS * tally.tr_s,
         ),
-        Happening(
+        Event(
             "fMRI volume late",
             fmri.get("late") or 0,
             "it arrived after its clip had been made without it. Check the load of the scanner's "
@@ -173,7 +173,7 @@ def _signals(status: Status, tally: ClipTally) -> list[Happening]:
     ]
 
 
-def _clips(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:
+def _clips(status: Status, tally: ClipTally, now_at: float) -> list[Event]:
     """Return what is wrong with the clips themselves."""
     counts = tally.counts
     words = tally.words
@@ -182,22 +182,22 @@ def _clips(status: Status, tally: ClipTally, now_at: float) -> list[Happening]:
     due = newest is not None and status.elapsed is not None and not status.done
     age = signals.clip_age(now_at - newest.emitted_at if newest is not None and due else 0.0, tally.hop_s)
     return [
-        Happening(
+        Event(
             "clip late",
             counts["late"],
             f"{words.get('late')}. End other programs on this machine, or give fewer --steps.",
         ),
-        Happening(
+        Event(
             "clip degraded",
             counts["degraded"],
             f"{words.get('degraded')}. Do not judge it like a complete one; see the lines on EEG and fMRI.",
         ),
-        Happening(
+        Event(
             "window skipped",
             counts["skipped"],
             f"{words.get('skipped', 'it was not decoded')}. Check the sources and the load of this machine.",
         ),
-        Happening(
+        Event(
             "no new clip",
             int(age.state != OK),
             f"{age.found}; {age.advice}.",

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
-from streaming.session.backlog import Lag
+from streaming.session.backlog import StaleEegFilter
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.recorder import Recorder
-from streaming.session.resume import Resumed
+from streaming.session.resume import Resumption
 from streaming.session.source_events import CaughtUp, Event, Failure, NoTriggers
 from streaming.session.status_builder import EegState, FolderState, Moment, RunState, StatusBuilder
 from streaming.status import Status
@@ -66,9 +66,9 @@ class Intake:
         recorder: Recorder,
         clock: DeadlineClock,
         builder: StatusBuilder,
-        lag: Lag,
+        lag: StaleEegFilter,
         now: Callable[[], float],
-        resumed: Resumed | None = None,
+        resumed: Resumption | None = None,
         eeg_is_stamped: Callable[[], bool] = lambda: True,
     ) -> None:
         self._assembler = assembler
@@ -95,7 +95,7 @@ class Intake:
         resumed = self._resumed
         if resumed is None:
             return
-        if resumed.begun:
+        if resumed.has_begun:
             # The silence of the sources is counted from the restart.
             self.builder.activity.count_from(source_names, self._now())
         self._assembler.triggers_expected = resumed.triggers_expected

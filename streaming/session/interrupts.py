@@ -12,7 +12,7 @@ _BOTH = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def told(stop: Callable[[str], None]) -> Iterator[None]:
+def on_interrupt(stop: Callable[[str], None]) -> Iterator[None]:
     """Call `stop` with the signal's name instead of dying; a second Ctrl-C ends at once."""
 
     def handler(number: int, _frame: object) -> None:

@@ -24,7 +24,7 @@ from rtdecode.bundle.decisions import DecisionWriter
 from rtdecode.bundle.manifest import OFFLINE
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
-from rtdecode.disk.folders import empty, held
+from rtdecode.disk.folders import empty, locked
 from rtdecode.disk.recording import check_unused, holds_data, session_of
 from rtdecode.errors import OutputError, RtDecodeError
 from streaming.decode.decoder import AnyDecoder, Decoder
@@ -47,14 +47,14 @@ from streaming.session.page_feed import PageFeed
 from streaming.session.page_link import PageLink, open_page, write_entrance
 from streaming.session.progress import Progress
 from streaming.session.receiver import Receiver
-from streaming.session.reporter import Every, Reporter, SoFar, complete_recording
+from streaming.session.reporter import Interval, Reporter, SessionCounts, complete_recording
 from streaming.session.restarts import cause
-from streaming.session.run_quality import Advisor
+from streaming.session.run_quality import QualityMonitor
 from streaming.session.withdrawal import withdraw
 from streaming.sinks import aside, report
-from streaming.sinks.accuracy import Sections
+from streaming.sinks.accuracy import AccuracySections
 from streaming.sinks.clip_emitter import open_emitter
-from streaming.sinks.publishers import Outputs, open_outputs
+from streaming.sinks.publishers import Publishers, open_outputs
 from streaming.sinks.report import Report
 from streaming.sinks.session_folder import RUNNING, clear, prepare, recover, writing
 from streaming.sinks.truth import Truth
@@ -95,9 +95,9 @@ def run(options: StreamOptions) -> int:
     console = terminal.console(stderr=True)
     with ExitStack() as folders:
         # Locked before `prepare`, or --overwrite would empty the folder of a session still writing.
-        folders.enter_context(held(out, "--out", f"session {name}"))
+        folders.enter_context(locked(out, "--out", f"session {name}"))
         if options.record is not None:
-            folders.enter_context(held(options.record, "--record", f"session {name}"))
+            folders.enter_context(locked(options.record, "--record", f"session {name}"))
             check_unused(options.record)
         # Opened before the folder is made: an address that cannot be served ends the command at once.
         page = open_page(options, bundle, out, folders, console)
@@ -139,9 +139,9 @@ class _Setup:
     name: str
     out: Path
     console: Console
-    advisor: Advisor | None
+    advisor: QualityMonitor | None
     page: PageLink | None
-    publishers: Outputs
+    publishers: Publishers
     fallback: Bundle | None
 
     @property
@@ -164,8 +164,8 @@ class _Session:
         self._reporter = Reporter(setup.report_path, partial(report.build, setup.name, bundle))
         self._handing_over = False
         self._heard_at = time.monotonic()
-        self._report_timer = Every(_REPORT_EVERY, self._heard_at)
-        self._waiting_timer = Every(_SAY_EVERY, self._heard_at)
+        self._report_timer = Interval(_REPORT_EVERY, self._heard_at)
+        self._waiting_timer = Interval(_SAY_EVERY, self._heard_at)
         self._memory = MemoryMeter()
         writer = None if options.record is None else DecisionWriter(options.record, setup.name, bundle)
         self._decisions = DecisionLog(writer, lambda sentence: self._progress.say(sentence))
@@ -174,7 +174,7 @@ class _Session:
         setup = self._setup
         options = setup.options
         hop_s = float(setup.bundle.manifest.grid.hop)
-        with interrupts.told(self._interrupt), self._running(), ExitStack() as opened:
+        with interrupts.on_interrupt(self._interrupt), self._running(), ExitStack() as opened:
             self._truth = Truth(options.truth, setup.bundle)
             decoder = opened.enter_context(closing(_open_decoder(setup)))
             for note in decoder.notes:
@@ -229,7 +229,7 @@ class _Session:
         if self._receiver.windows_came:
             return
         setup = self._setup
-        failed = failed and not self._receiver.begun
+        failed = failed and not self._receiver.has_begun
         try:
             if aside.is_aside(setup.out):
                 recover(setup.out)
@@ -450,7 +450,7 @@ class _Session:
             return
         # Of a start that failed, its one sentence says all there is to say. What is not left of a session is
         # not shown either, see `take_back`.
-        started = self._receiver.begun
+        started = self._receiver.has_begun
         came_to_nothing = not (started or self._ends.interrupted) or aside.is_aside(setup.out)
         failed_to_begin = self._faults.ending is not None and not started
         if (came_to_nothing and not self._receiver.windows_came) or failed_to_begin:
@@ -502,12 +502,12 @@ class _Session:
         options = self._setup.options
         if options.record is not None:
             self._say(complete_recording(options.record, self._setup.out, self._truth, self._receiver))
-        if options.truth is not None and not self._truth.known:
+        if options.truth is not None and not self._truth.has_events:
             missing = f"no truth was found in {options.truth}, so the report has no accuracy"
             self._say(self._truth.fault or missing)
 
-    def _write_report(self, ended: str, judged: Sections | None = None) -> Report:
-        facts = SoFar(
+    def _write_report(self, ended: str, judged: AccuracySections | None = None) -> Report:
+        facts = SessionCounts(
             self._memory.peak_mb,
             self._decoding.dropped_previews,
             self._faults.section(),
@@ -550,10 +550,10 @@ def _open_decoder(setup: _Setup) -> AnyDecoder:
         raise
 
 
-def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | None) -> Advisor:
+def _advisor(options: StreamOptions, bundle: Bundle, calibration: Calibration | None) -> QualityMonitor:
     """Make what says of each run whether it looks usable, by the calibration's figures if there is one."""
     figures = None if calibration is None else calibration.record.figures
-    return Advisor(figures, volumes=options.fmri_dir is not None and bundle.projection is not None)
+    return QualityMonitor(figures, volumes=options.fmri_dir is not None and bundle.projection is not None)
 
 
 def _error(head: Mapping[str, Any]) -> RtDecodeError:

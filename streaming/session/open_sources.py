@@ -37,7 +37,7 @@ def _fits(bundle: Bundle) -> Callable[[Montage], str | None]:
     return accept
 
 
-def open_eeg(options: StreamOptions, bundle: Bundle, resumed: resume.Resumed | None) -> LslSource | None:
+def open_eeg(options: StreamOptions, bundle: Bundle, resumed: resume.Resumption | None) -> LslSource | None:
     """Return the source of the EEG stream; None without one."""
     if options.lsl is None:
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from streaming.session import keys
 from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.sinks.operator_log import Moment, OperatorLog
 from streaming.status import Status
 
@@ -35,7 +35,7 @@ class Operator:
         Whether the participant has withdrawn.
     """
 
-    def __init__(self, page: PageLink | None, folder: Path, progress: Progress, output: Emitter) -> None:
+    def __init__(self, page: PageLink | None, folder: Path, progress: Progress, output: ClipEmitter) -> None:
         self._page = page
         self._log = OperatorLog(folder)
         self._progress = progress
@@ -94,8 +94,10 @@ class Operator:
         moment = Moment(
             run=0 if newest_run is None else newest_run["run"],
             # The session may have been decoding when the operator pressed.
-            run_s=None if elapsed_s is None or sent_at is None else elapsed_s + request.at - sent_at,
-            wall_s=time.time() + request.at - time.monotonic(),
+            run_s=None
+            if elapsed_s is None or sent_at is None
+            else elapsed_s + request.requested_at - sent_at,
+            wall_s=time.time() + request.requested_at - time.monotonic(),
         )
         try:
             self._progress.tell(f"the operator noted in run {moment.run}: {note(moment)}")

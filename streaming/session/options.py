@@ -121,7 +121,7 @@ class StreamOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class ResumeState:
     """What an acquisition process had told before it died; the next one goes on from there.
 
     Attributes
@@ -137,7 +137,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
+class AcquisitionConfig:
     """What the acquisition process is told: plain values, as they are sent to another process.
 
     Attributes
@@ -156,5 +156,5 @@ class Sources:
     bundle: Path
     options: StreamOptions
     meta: dict[str, Any] = field(default_factory=dict)
-    past: Past | None = None
+    past: ResumeState | None = None
     key: bytes = field(default_factory=new_key, repr=False)

@@ -46,7 +46,7 @@ class Request:
 
     what: str
     word: str = ""
-    at: float = field(default_factory=time.monotonic)
+    requested_at: float = field(default_factory=time.monotonic)
 
 
 class PageLink:

@@ -12,8 +12,8 @@ from rich.progress import Progress as RichProgress
 
 from rtdecode.terminal import plain
 from streaming.checks.signals import is_stale
-from streaming.session.events import News, happened
-from streaming.session.run_quality import Advisor
+from streaming.session.events import EventNotifier, happened
+from streaming.session.run_quality import QualityMonitor
 from streaming.sinks.clip_tally import ClipTally
 from streaming.status import Status
 
@@ -50,7 +50,7 @@ class Progress:
         seconds: float | None,
         hop_s: float,
         on_sentence: Callable[[str], None] | None = None,
-        advisor: Advisor | None = None,
+        advisor: QualityMonitor | None = None,
     ) -> None:
         self._console = console
         self._heard = on_sentence
@@ -58,7 +58,7 @@ class Progress:
         self._elapsed: float | None = None
         self.told: deque[dict[str, Any]] = deque(maxlen=_MAX_SENTENCES)
         self._line_at = time.monotonic()
-        self._news = News(hop_s)
+        self._news = EventNotifier(hop_s)
         self._bar = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -9,7 +9,7 @@ from rtdecode.errors import RtDecodeError
 from rtdecode.types import Window
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.restarts import Restarts, cause
 from streaming.session.resume import Items
 from streaming.status import Status
@@ -49,7 +49,7 @@ class Receiver:
         self.ended = False
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a run has begun."""
         return self.status.elapsed is not None
 
@@ -117,9 +117,9 @@ class Receiver:
             cause=cause(exit_code),
         )
 
-    def past(self) -> Past:
+    def past(self) -> ResumeState:
         """Return what the next acquisition has to know."""
-        return Past(self._items.all(), self.status)
+        return ResumeState(self._items.all(), self.status)
 
 
 def with_runs(runs_by_number: dict[int, dict[str, Any]], status: Status) -> Status:

@@ -54,7 +54,7 @@ class Recorder:
 
 
 def open_recorder(
-    folder: Path | None, meta: dict[str, Any], key: bytes, resumed: resume.Resumed | None, now_at: float
+    folder: Path | None, meta: dict[str, Any], key: bytes, resumed: resume.Resumption | None, now_at: float
 ) -> Recorder:
     """Begin a recording, or go on with the one of the acquisition before this one.
 

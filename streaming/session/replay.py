@@ -24,7 +24,7 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk import private
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.derived import CLIPS, note_derived
-from rtdecode.disk.folders import held, taken
+from rtdecode.disk.folders import is_in_use, locked
 from rtdecode.disk.recording import Recording
 from rtdecode.disk.recording_index import Loss
 from rtdecode.errors import GeometryError, RtDecodeError, UsageError
@@ -39,7 +39,7 @@ from streaming.session.options import StreamOptions
 from streaming.session.page_link import open_page, write_entrance
 from streaming.session.replay_page import ReplayPage
 from streaming.sinks import report as reports
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.session_folder import prepare, writing
 from streaming.sinks.truth import Truth
 
@@ -112,7 +112,7 @@ def run(
     name = time.strftime("%Y%m%d-%H%M%S")
     folder = out or Path("runs") / f"replay-{name}"
     check_report(report, folder)
-    if taken(folder):
+    if is_in_use(folder):
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
@@ -135,7 +135,7 @@ def run(
     console.print(choice.sentence, highlight=False, markup=False, soft_wrap=True)
     for note in [*recorded.notes(), *decoder.notes]:
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    with held(folder, "--out", f"replay {name}"), ExitStack() as running:
+    with locked(folder, "--out", f"replay {name}"), ExitStack() as running:
         page = open_page(_options(recorded, subject, dashboard), loaded, folder, running, console)
         prepare(folder, overwrite=False)
         note_derived(recording, CLIPS, folder)
@@ -168,7 +168,7 @@ def run(
             say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
             watched = ReplayPage(page, windows.assembler, output, say)
             windows.on_new = watched.follow
-        with interrupts.told(stopped.append):
+        with interrupts.on_interrupt(stopped.append):
             try:
                 ended = _play(recorded, loaded, windows, again, output, pace, stopped, memory, watched)
             except RtDecodeError as error:
@@ -247,7 +247,7 @@ def _play(
     bundle: Bundle,
     windows: Windows,
     again: AsLive | None,
-    output: Emitter,
+    output: ClipEmitter,
     pace: float | None,
     stopped: list[str],
     memory: MemoryMeter,
@@ -258,7 +258,7 @@ def _play(
     first = None
     console = terminal.console(stderr=True)
     items = _items(recording, bundle, windows.assembler)
-    items = items if watched is None else watched.seen(items)
+    items = items if watched is None else watched.watch_items(items)
     rested_at = recording.meta.get("rested_at")
     jobs = windows.jobs(items, recording.meta.get("ended_at", -math.inf), rested_at)
     ended = _COMPLETE
@@ -292,7 +292,7 @@ def _play(
     return ended
 
 
-def _tell(windows: Windows, output: Emitter, watched: ReplayPage | None, console: Console) -> None:
+def _tell(windows: Windows, output: ClipEmitter, watched: ReplayPage | None, console: Console) -> None:
     """Tell what there is to say since the last call."""
     notes = output.notes()
     for sentence in [*windows.notes(), *notes, *output.tally.categories()]:
@@ -311,7 +311,7 @@ def _close(
     recording: Path,
     name: str,
     bundle: Bundle,
-    output: Emitter,
+    output: ClipEmitter,
     windows: Windows,
     again: AsLive | None,
     recorded: Recording,

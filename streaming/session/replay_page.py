@@ -12,8 +12,8 @@ from rtdecode.windows.assembler import Assembler
 from streaming.decode.deadline import Job
 from streaming.session.mailbox import pack, pack_status
 from streaming.session.page_link import PageLink
-from streaming.session.snapshot import Shown
-from streaming.sinks.clip_emitter import Emitter
+from streaming.session.snapshot import SignalSnapshot
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.status import Status
 
 Item = EegChunk | Trigger | Volume
@@ -32,19 +32,19 @@ class ReplayPage:
     """
 
     def __init__(
-        self, page: PageLink, assembler: Assembler, output: Emitter, say: Callable[[str], None]
+        self, page: PageLink, assembler: Assembler, output: ClipEmitter, say: Callable[[str], None]
     ) -> None:
         self._page = page
         self._say = say
         self._assembler = assembler
         self._output = output
-        self._shown = Shown(assembler)
+        self._shown = SignalSnapshot(assembler)
         # Arrivals since the page was told last, and times of the newest, on the recording's clock, s.
         self._items: list[dict[str, Any]] = []
         self._now_at = 0.0
         self._sample_at: float | None = None
 
-    def seen(self, items: Iterable[Item]) -> Iterator[Item]:
+    def watch_items(self, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on as they are taken."""
         for item in items:
             self._now_at = item.arrived_at
@@ -60,7 +60,7 @@ class ReplayPage:
     def follow(self, assembler: Assembler) -> None:
         """Show what this assembler has from here on."""
         self._assembler = assembler
-        self._shown = Shown(assembler)
+        self._shown = SignalSnapshot(assembler)
 
     def tell(self, job: Job) -> None:
         """Tell of a window that is about to be decoded, and of all that came before it."""

@@ -8,14 +8,14 @@ from typing import Any
 from rtdecode.disk.derived import CLIPS, note_derived
 from streaming.session.receiver import Receiver
 from streaming.sinks import report
-from streaming.sinks.accuracy import Sections
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.accuracy import AccuracySections
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.sinks.report import Report
 from streaming.sinks.session_folder import writing
 from streaming.sinks.truth import Truth
 
 
-class Every:
+class Interval:
     """Say when something is due that is done every few seconds.
 
     Parameters
@@ -38,7 +38,7 @@ class Every:
 
 
 @dataclass(frozen=True, slots=True)
-class SoFar:
+class SessionCounts:
     """What the session's process knows and no status does.
 
     Attributes
@@ -55,7 +55,7 @@ class SoFar:
     memory_mb: float | None
     dropped_previews: int
     recording: dict[str, Any] | None
-    told: list[dict[str, Any]]
+    sentences: list[dict[str, Any]]
 
 
 class Reporter:
@@ -73,7 +73,12 @@ class Reporter:
         self._build = build
 
     def write(
-        self, ended: str, emitter: Emitter, receiver: Receiver, facts: SoFar, judged: Sections | None = None
+        self,
+        ended: str,
+        emitter: ClipEmitter,
+        receiver: Receiver,
+        facts: SessionCounts,
+        judged: AccuracySections | None = None,
     ) -> Report:
         """Write the report and return it.
 
@@ -104,7 +109,7 @@ class Reporter:
             dropped_previews=facts.dropped_previews,
             recording=facts.recording,
             restarts=receiver.restarts.report,
-            sentences=facts.told,
+            sentences=facts.sentences,
             eeg_stream=status.eeg_stream,
         )
         with writing():

@@ -15,7 +15,7 @@ import numpy as np
 from rtdecode import strict_json
 from rtdecode.types import EegChunk, Trigger, Volume
 from rtdecode.windows.assembler import Counters
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.sources.lsl.opened import OpenedStream
 
 _OF_A_VOLUME = (
@@ -28,7 +28,7 @@ _BLOCK = 256
 _UNSURE = 5.0
 
 
-def line(item: Trigger | Volume) -> dict[str, Any]:
+def to_record(item: Trigger | Volume) -> dict[str, Any]:
     """Return what is remembered of an item, as plain values."""
     if isinstance(item, Trigger):
         return asdict(item)
@@ -55,11 +55,11 @@ class Items:
 
     def all(self) -> list[dict[str, Any]]:
         """Return all items, in order."""
-        text = [line for block in self._blocks for line in zlib.decompress(block).decode().split("\n")]
-        return [json.loads(line) for line in [*text, *self._newest]]
+        text = [entry for block in self._blocks for entry in zlib.decompress(block).decode().split("\n")]
+        return [json.loads(entry) for entry in [*text, *self._newest]]
 
 
-class Resumed:
+class Resumption:
     """The past of an acquisition that takes over from one that died.
 
     Parameters
@@ -67,7 +67,7 @@ class Resumed:
     past : Past
     """
 
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: ResumeState) -> None:
         self._items = past.items
         self._status = past.status
         self._known = {
@@ -93,7 +93,7 @@ class Resumed:
         return self._status.rests
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a run had begun."""
         return bool(self._items) or self.first_sample_at is not None
 

@@ -1,7 +1,7 @@
 """Say after the first minute of a run whether its data look usable.
 
-`sentence` is the rule: figures come in, one sentence goes out. `Advisor` follows the statuses of a session
-and says the sentence once for each run. It speaks about data alone, never about safety.
+`sentence` is the rule: figures come in, one sentence goes out. `QualityMonitor` follows the statuses of a
+session and says the sentence once for each run. It speaks about data alone, never about safety.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 
 from scipy.special import chdtri
 
-from rtdecode.disk.calibration import Figures
-from rtdecode.signal.volume.run_quality import Steadiness
+from rtdecode.disk.calibration import QualityFigures
+from rtdecode.signal.volume.run_quality import RunQuality
 from streaming.checks import signals, table
 from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, judged
 from streaming.status import Status
@@ -27,7 +27,7 @@ _LINE = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Minute:
+class FirstMinute:
     """Figures of the first minute of a run.
 
     Attributes
@@ -43,12 +43,12 @@ class Minute:
     """
 
     run: int
-    steady: Steadiness | None
+    steady: RunQuality | None
     eeg: Mapping[str, Any]
-    known: Figures | None = None
+    calibration: QualityFigures | None = None
 
 
-class Advisor:
+class QualityMonitor:
     """Say one sentence for each run, once its first minute is over.
 
     Parameters
@@ -62,7 +62,7 @@ class Advisor:
     """
 
     def __init__(
-        self, calibration_figures: Figures | None, *, volumes: bool, after_s: float = FIRST_S
+        self, calibration_figures: QualityFigures | None, *, volumes: bool, after_s: float = FIRST_S
     ) -> None:
         self._known = calibration_figures
         self._volumes = volumes
@@ -88,12 +88,12 @@ class Advisor:
         eeg = eeg if eeg.get("samples") else {}
         figures = (run.get("motion") or {}).get("first_minute")
         if figures is not None:
-            steady = Steadiness(**figures)
-            return sentence(Minute(run["run"], steady, eeg, self._known), self._after_s)
+            steady = RunQuality(**figures)
+            return sentence(FirstMinute(run["run"], steady, eeg, self._known), self._after_s)
         if elapsed_s is None or elapsed_s < self._after_s:
             return ""
         if not self._volumes:
-            return sentence(Minute(run["run"], None, eeg), self._after_s)
+            return sentence(FirstMinute(run["run"], None, eeg), self._after_s)
         if elapsed_s < _PATIENCE * self._after_s:
             return ""
         count = (run.get("motion") or {}).get("volumes", 0)
@@ -101,7 +101,7 @@ class Advisor:
         return f"consider stopping run {run['run']}: {finding.found}; {finding.advice}."
 
 
-def sentence(minute: Minute, after_s: float = FIRST_S) -> str:
+def sentence(minute: FirstMinute, after_s: float = FIRST_S) -> str:
     """Say in one sentence whether a run looks usable, by the figures of its first `after_s` seconds."""
     findings = _judged(minute)
     figures = ", ".join(_figures(minute))
@@ -126,13 +126,13 @@ def tsnr_interval(tsnr: float, volumes: int) -> tuple[float, float]:
     return tsnr * float(low / freedom) ** 0.5, tsnr * float(high / freedom) ** 0.5
 
 
-def _judged(minute: Minute) -> list[Finding]:
+def _judged(minute: FirstMinute) -> list[Finding]:
     steady = minute.steady
     findings = signals.eeg(minute.eeg)
     if steady is None:
         return findings
     motion = judged(table.MOTION.values(), asdict(steady))
-    calibration_tsnr = minute.known.tsnr_region if minute.known is not None else None
+    calibration_tsnr = minute.calibration.tsnr_region if minute.calibration is not None else None
     if calibration_tsnr and steady.tsnr:
         highest = tsnr_interval(steady.tsnr, steady.volumes)[1]
         shares = {"share": steady.tsnr / calibration_tsnr, "highest_share": highest / calibration_tsnr}
@@ -140,7 +140,7 @@ def _judged(minute: Minute) -> list[Finding]:
     return motion + findings
 
 
-def _figures(minute: Minute) -> list[str]:
+def _figures(minute: FirstMinute) -> list[str]:
     """Return the figures in words."""
     texts = list[str]()
     steady = minute.steady
@@ -151,7 +151,7 @@ def _figures(minute: Minute) -> list[str]:
         texts.append(counted(steady.jumps, "DVARS jump"))
         if steady.tsnr is not None:
             low, high = tsnr_interval(steady.tsnr, steady.volumes)
-            calibration_tsnr = minute.known.tsnr_region if minute.known is not None else None
+            calibration_tsnr = minute.calibration.tsnr_region if minute.calibration is not None else None
             comparison = f"; {calibration_tsnr:.0f} in the calibration" if calibration_tsnr else ""
             texts.append(f"tSNR {steady.tsnr:.0f} ({low:.0f} to {high:.0f}{comparison})")
     if minute.eeg:

@@ -9,7 +9,7 @@ from rtdecode.windows.assembler import Assembler
 from streaming.session.slices import cut
 
 
-class Shown:
+class SignalSnapshot:
     """Read from an assembler what has come since the last reading.
 
     Parameters

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rtdecode.types import EegChunk, Trigger, Volume
 from streaming.session.flag import Stop
 from streaming.session.source_events import CaughtUp, Event, Failure
-from streaming.session.work_queue import Turns
+from streaming.session.work_queue import FairQueue
 
 # How long the main thread waits for a thread to end, s.
 _END_WITHIN = 3.0
@@ -50,7 +50,7 @@ class SourceReader:
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self._threads: list[threading.Thread] = []
-        self.turns: Turns[Event] = Turns()
+        self.turns: FairQueue[Event] = FairQueue()
 
     def start(self, readings: Sequence[Reading]) -> None:
         """Begin to read; the error of a thread becomes a `Failure`."""

@@ -241,7 +241,7 @@ class StatusBuilder:
 
     def remember(self, item: Trigger | Volume) -> None:
         """Tell of an item, without its pixels."""
-        self._untold.append(resume.line(item))
+        self._untold.append(resume.to_record(item))
 
     def note(self, sentence: str) -> None:
         """Tell a sentence."""

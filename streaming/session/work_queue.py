@@ -24,10 +24,10 @@ class _Waiting(Generic[T]):
     """Something, and when what it brings arrived, s on the local clock; inf if it brings nothing."""
 
     arrived_at: float
-    left: T
+    content: T
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """Two lines, each taken in the order in which it was left: volumes, and everything else.
 
     What waits when a volume has been taken goes before the next volume. So no EEG waits for more than one
@@ -100,4 +100,4 @@ class Turns(Generic[T]):
             self._before = max(0, self._before - (not volume))
             self._after_volume = volume
             self._changed.notify_all()
-        return entry.left
+        return entry.content

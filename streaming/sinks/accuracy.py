@@ -22,7 +22,7 @@ from rtdecode.scores.accuracy import (
     report_accuracy,
 )
 from rtdecode.scores.colours import STILL, drawn_layout, layouts
-from rtdecode.scores.events import Event, apart, distractors
+from rtdecode.scores.events import Event, distractors, non_overlapping
 from rtdecode.scores.reliability import reliability, risk_coverage
 from rtdecode.scores.seams import seam_ratio
 from rtdecode.types import Array
@@ -46,7 +46,7 @@ BASELINES = {
 Events = Mapping[int, Sequence[Event]]
 
 
-class Sections(TypedDict):
+class AccuracySections(TypedDict):
     """Sections of the report; what is not known is None.
 
     Attributes
@@ -72,7 +72,7 @@ class Sections(TypedDict):
     identified: list[dict[str, Any]] | None
 
 
-def nothing() -> Sections:
+def nothing() -> AccuracySections:
     """Return sections in which nothing is known."""
     return {
         "accuracy": dict.fromkeys(METRICS),
@@ -105,7 +105,7 @@ class Scorer:
         self._bundle = bundle
         self.sections = nothing()
 
-    def score(self) -> Sections:
+    def score(self) -> AccuracySections:
         """Compare what is in the archive now; return the sections of the report that rest on it."""
         scored = sections(self._truth, self._archived, self._bundle)
         # A truth that turns out to be unreadable only here has judged nothing.
@@ -118,7 +118,7 @@ class Scorer:
             curves.save(path, self.sections["confidence"], note)
 
 
-def sections(truth: Truth, archive: Archive, bundle: Bundle) -> Sections:
+def sections(truth: Truth, archive: Archive, bundle: Bundle) -> AccuracySections:
     """Compare what was emitted with the truth.
 
     Parameters
@@ -129,12 +129,12 @@ def sections(truth: Truth, archive: Archive, bundle: Bundle) -> Sections:
     bundle : Bundle
     """
     accuracy_sections = nothing()
-    if not truth.known:
+    if not truth.has_events:
         return accuracy_sections
     events = {0: truth.events()}
     mean_clip = bundle.stats.get("mean_clip")
     # One clip alone cannot be told from another.
-    if len(apart(archive.paired)) > 1 and mean_clip is not None:
+    if len(non_overlapping(archive.paired)) > 1 and mean_clip is not None:
         accuracy_sections = _clips(archive, events, mean_clip)
     labels = bundle.manifest.labels
     if archive.scored and labels:
@@ -147,9 +147,9 @@ def sections(truth: Truth, archive: Archive, bundle: Bundle) -> Sections:
     return accuracy_sections
 
 
-def _clips(archive: Archive, events: Events, mean_clip: Array) -> Sections:
+def _clips(archive: Archive, events: Events, mean_clip: Array) -> AccuracySections:
     """Compare the clips of windows that do not overlap with their truths."""
-    indices = apart(archive.paired)
+    indices = non_overlapping(archive.paired)
     spans = [archive.paired[i] for i in indices]
     parts = {name: [frames[i] for i in indices] for name, frames in archive.pairs().items()}
     corr = correlations(parts["clip"], parts["truth"], mean_clip)

@@ -32,7 +32,7 @@ from streaming.decode.decoder import (
     check_detail,
     check_steps,
 )
-from streaming.sinks.accuracy import Scorer, Sections
+from streaming.sinks.accuracy import AccuracySections, Scorer
 from streaming.sinks.clip_record import ClipOrigin
 from streaming.sinks.clip_tally import ClipTally, window_name
 from streaming.sinks.clip_writer import ClipWriter, EmittedClip, OnEmitted
@@ -62,7 +62,7 @@ class Caption(Protocol):
 OnDecided = Callable[[Job, Decoded | None, str], None]
 
 
-class Emitter:
+class ClipEmitter:
     """Ask for the clips of windows, and hand each to the writer, the tally and the archiver in turn.
 
     At most one clip is being written at a time. Whatever else is written, counted or told of windows waits
@@ -306,7 +306,7 @@ class Emitter:
         """Return sentences on what the clips show of the session since the last call."""
         return [*self.tally.notes(), *self._decoder.news()]
 
-    def judge(self) -> Sections:
+    def judge(self) -> AccuracySections:
         """Compare what was emitted with the truth; return the sections of the report that rest on it."""
         self.settle()
         self._archiver.archive_down_to(0)
@@ -345,7 +345,7 @@ def open_emitter(
     modalities: Sequence[str] | None = None,
     on_emitted: OnEmitted | None = None,
     on_decided: OnDecided | None = None,
-) -> Emitter:
+) -> ClipEmitter:
     """Open the files of a session and return the emitter that fills them.
 
     Parameters
@@ -403,7 +403,7 @@ def open_emitter(
         writer.save_twin,
         twin_shown=twin,
     )
-    return Emitter(
+    return ClipEmitter(
         decoder,
         chooser,
         writer,

@@ -70,7 +70,7 @@ class _Followed:
         self._said = True
 
     @property
-    def there(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether it is there; a session begins as if it were."""
         return not self.spells or self.spells[-1].to_s is not None
 
@@ -80,7 +80,7 @@ class _Followed:
             self._since.clear()
         self._said = is_readable
         self._since.append(start_s)
-        if is_readable == self.there or len(self._since) < IN_A_ROW:
+        if is_readable == self.is_readable or len(self._since) < IN_A_ROW:
             return None
         if is_readable:
             self.spells[-1].to_s = self._since[0]
@@ -140,7 +140,7 @@ class PresenceLog:
 
     def _changed(self, name: str, since_s: float, read: Mapping[str, bool]) -> str:
         """Say that a modality is gone or back, and of the other one if it is there and read."""
-        if self._modalities[name].there:
+        if self._modalities[name].is_readable:
             return f"{NAMES[name]}: readable again since {since_s:.1f} s of the session."
         gone = f"{NAMES[name]}: nothing readable since {since_s:.1f} s of the session"
         other_sentences = [READ[other] for other, is_read in read.items() if is_read and other != name]
@@ -154,7 +154,7 @@ class PresenceLog:
         # The first of the five that says so itself.
         since_s = next(start_s for start_s, presence in newest if (presence.brain >= LEAST) == is_read)
         since = self._joint.add(since_s, is_readable=is_read)
-        if not self._joint.there:
+        if not self._joint.is_readable:
             if since is not None:
                 self._without.append([presence for _, presence in self._last])
             else:

@@ -14,7 +14,7 @@ from streaming.client import OPTIONAL, REQUIRED
 from streaming.decode.decoder import Decoded
 
 
-class Output(Protocol):
+class Publisher(Protocol):
     """One way out."""
 
     @property
@@ -45,7 +45,7 @@ class Output(Protocol):
         ...
 
 
-class Outputs:
+class Publishers:
     """All ways out of a session.
 
     Parameters
@@ -53,7 +53,7 @@ class Outputs:
     outputs : sequence of Output
     """
 
-    def __init__(self, outputs: Sequence[Output] = ()) -> None:
+    def __init__(self, outputs: Sequence[Publisher] = ()) -> None:
         self._outputs = outputs
         self._failed: set[str] = set()
         self._notes: list[str] = []
@@ -121,7 +121,7 @@ def message_of(record: dict[str, Any]) -> dict[str, Any]:
     return {name: fields[name] for name in (*REQUIRED, *OPTIONAL) if name in fields}
 
 
-def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Outputs:
+def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Publishers:
     """Open what a session was asked for.
 
     Parameters
@@ -139,7 +139,7 @@ def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Out
     RtDecodeError
         If liblsl cannot be loaded.
     """
-    outputs: list[Output] = []
+    outputs: list[Publisher] = []
     # Imported here, so that a session needs their packages only if it was asked for them.
     if osc is not None:
         from streaming.sinks.osc import OscSender
@@ -149,4 +149,4 @@ def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Out
         from streaming.sinks.outlets import ClipOutlets
 
         outputs.append(ClipOutlets(outlet, manifest))
-    return Outputs(outputs)
+    return Publishers(outputs)

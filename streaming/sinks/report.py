@@ -13,8 +13,8 @@ from rtdecode.disk import private
 from rtdecode.scores.intervals import ends
 from rtdecode.windows.assembler import Counters
 from streaming.checks.finding import counted
-from streaming.sinks.accuracy import BASELINES, Sections, nothing
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.accuracy import BASELINES, AccuracySections, nothing
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.sinks.text import banner
 
 _EEG = (
@@ -35,7 +35,7 @@ _FIGURES = {
 }
 
 
-class Report(Sections):
+class Report(AccuracySections):
     """Contents of ``report.json``; docs/session.md explains the values."""
 
     session: str
@@ -72,14 +72,14 @@ class Report(Sections):
 def build(
     session: str,
     bundle: Bundle,
-    output: Emitter,
+    output: ClipEmitter,
     counters: Counters,
     expected: int,
     *,
     simulated: bool,
     ended: str,
     memory_mb: float | None,
-    judged: Sections | None,
+    judged: AccuracySections | None,
     dropped_previews: int = 0,
     recording: dict[str, Any] | None = None,
     restarts: list[dict[str, Any]] | None = None,

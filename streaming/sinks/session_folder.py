@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdecode.disk import private
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import is_in_use
 from rtdecode.errors import OutputError, UsageError
 from streaming.sinks import aside, operator_log
 
@@ -41,7 +41,7 @@ def check_free(out: Path) -> None:
     UsageError
         If the folder is in use.
     """
-    if taken(out):
+    if is_in_use(out):
         explanation = killed(out)
         raise UsageError(
             "output-folder-not-empty",
@@ -96,7 +96,7 @@ def prepare(out: Path, *, overwrite: bool) -> None:
         # Folders that are empty now.
         clear(out)
         # What others put there, if anything, was not theirs alone before.
-        private.folder(out, exclusive=not taken(out, allowed=aside.EARLIER))
+        private.folder(out, exclusive=not is_in_use(out, allowed=aside.EARLIER))
         private.folder(out / "clips")
     except OSError as error:
         raise UsageError(

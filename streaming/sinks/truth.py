@@ -63,7 +63,7 @@ class Truth:
         return not self.fault and self._film_path is not None and self._film_path.is_file()
 
     @property
-    def known(self) -> bool:
+    def has_events(self) -> bool:
         """Whether there are events now."""
         return not self.fault and self._events_path is not None and self._events_path.is_file()
 
@@ -97,7 +97,7 @@ class Truth:
         """Return the category that was shown during a window; None if unknown, or without categories."""
         manifest = self._bundle.manifest
         labels = manifest.labels
-        if labels is None or window.run != 0 or not self.known:
+        if labels is None or window.run != 0 or not self.has_events:
             return None
         self._events = self._events or self.events()
         if self.fault:
@@ -109,7 +109,7 @@ class Truth:
     def events(self) -> list[Event]:
         """Read the events of the first run; return none if they are not known."""
         with self._reading():
-            return read_events(self._events_path) if self._events_path is not None and self.known else []
+            return read_events(self._events_path) if self._events_path is not None and self.has_events else []
         return []
 
     @contextmanager

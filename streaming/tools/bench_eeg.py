@@ -100,7 +100,7 @@ def bore(repeated_s: int = REPEATED_S) -> Bore:
     return Bore(session.montage, np.concatenate(blocks, axis=1)[:, : start + repeated], start, session.rate)
 
 
-def begun(repeated_s: int = REPEATED_S) -> tuple[Bore, EegStream]:
+def scanner_chain(repeated_s: int = REPEATED_S) -> tuple[Bore, EegStream]:
     """Make the EEG inside a scanner, and a chain that takes it with every cleaning step on."""
     source = bore(repeated_s)
     return source, whole_stream(source.montage, _KEEP_S, float(TR))
@@ -123,7 +123,7 @@ def eeg_push(samples: int, *, quick: bool = False) -> list[float]:
         Time of each push, ms.
     """
     settled_s = _QUICK_SETTLED_S if quick else SETTLED_S
-    source, stream = begun(_QUICK_REPEATED_S if quick else REPEATED_S)
+    source, stream = scanner_chain(_QUICK_REPEATED_S if quick else REPEATED_S)
     times_ms: list[float] = []
     for item in source.stream(settled_s + (samples + 1) * CHUNK_S):
         start = time.perf_counter()

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.calibration import Calibration, Figures, Record
+from rtdecode.disk.calibration import Calibration, QualityFigures, Record
 from rtdecode.phantom.body import scanner
 from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.enhanced import enhanced_bytes
@@ -55,7 +55,7 @@ Write = Callable[[int], list[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Times:
     """Time from each volume's last file to its vector, ms: by the clock, on the processor, and parsing."""
 
     wall: list[float]
@@ -144,7 +144,7 @@ def _record(placed: Projection) -> Record:
         affine=placed.affine.tolist(),
         projection="",
         placement=None,
-        figures=Figures(None, None, 0, None, None, None, 1.0, 0),
+        figures=QualityFigures(None, None, 0, None, None, None, 1.0, 0),
         files={},
     )
 
@@ -231,12 +231,12 @@ def _timed(
     return 1e3 * wall, 1e3 * work, 1e3 * (volumes[0].parsed_at - volumes[0].arrived_at)
 
 
-def timed(case: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Spent]:
+def timed(case: Case, track: Callable[[int, str, int], Iterable[int]], samples: int) -> dict[str, Times]:
     """Time every form of file; the keys are stages of ``rtdecode bench``."""
     times = {}
     for name, form in STAGES.items():
         # Leave out the first volume, which opens readers and grids.
         rows = list(measure(case, form, track(samples + 1, name, 2)))[1:]
         wall, cpu, parse = (list(column) for column in zip(*rows, strict=True))
-        times[name] = Spent(wall, cpu, parse)
+        times[name] = Times(wall, cpu, parse)
     return times

@@ -20,7 +20,7 @@ import rtdecode
 from rtdecode import bundle as bundles
 from rtdecode import child, terminal
 from rtdecode.disk import private
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import is_in_use
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, watched
@@ -116,7 +116,7 @@ def run(
         OscSender(osc).close()
     film_name = str(FILM) if film is None else film
     folder = out or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
-    if taken(folder):
+    if is_in_use(folder):
         raise UsageError(
             "output-folder-not-empty", "--out {folder} is in use. Give a new or empty folder.", folder=folder
         )
@@ -134,7 +134,7 @@ def run(
     if page is not None:
         _open_page(folder / _RUNS[0] if recorded else folder)
     token = None if page is None else page.token
-    with interrupts.told(stopped.append):
+    with interrupts.on_interrupt(stopped.append):
         if recorded:
             code = _recorded(folder, length, flags, token, console, stopped)
         else:

@@ -21,7 +21,7 @@ from rtdecode.disk.calibration import Calibration
 from rtdecode.errors import RtDecodeError
 from rtdecode.types import Volume
 from streaming.checks import table
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import BAD, COLOURS, NOTE, OK, Finding
 from streaming.decode.decoder import Decoder
 from streaming.tools import doctor_disk, doctor_fmri
@@ -32,7 +32,7 @@ _LOOK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CheckOptions:
     """What is to be checked.
 
     Attributes
@@ -79,11 +79,11 @@ class Checked:
     findings: list[Finding]
     bundle: Bundle | None
     calibration: Calibration | None
-    heard: Heard | None
+    capture: EegCapture | None
     volume: Volume | None
 
 
-def run(options: Asked, *, as_json: bool) -> int:
+def run(options: CheckOptions, *, as_json: bool) -> int:
     """Check everything, and say what to do about each thing that is missing.
 
     Returns
@@ -97,7 +97,7 @@ def run(options: Asked, *, as_json: bool) -> int:
     return tell(checked.findings, as_json=as_json)
 
 
-def check(options: Asked, listen_s: float = 0.0) -> Checked:
+def check(options: CheckOptions, listen_s: float = 0.0) -> Checked:
     """Check everything.
 
     Parameters
@@ -131,7 +131,7 @@ def tell(findings: list[Finding], *, as_json: bool) -> int:
     return int(any(f.state == BAD for f in findings))
 
 
-def _sources(options: Asked, bundle: Bundle) -> list[Finding]:
+def _sources(options: CheckOptions, bundle: Bundle) -> list[Finding]:
     """Judge whether a source that the bundle reads was given, if any was."""
     sources = {"eeg": options.lsl, "fmri": options.fmri_dir}
     if not any(sources.values()) or any(sources[name] for name in bundle.manifest.modalities):
@@ -145,7 +145,7 @@ def _machine() -> Finding:
     return Finding("machine", OK, f"rtdecode {__version__} on {system}")
 
 
-def _eeg(name: str | None, bundle: Bundle | None, listen_s: float) -> tuple[list[Finding], Heard | None]:
+def _eeg(name: str | None, bundle: Bundle | None, listen_s: float) -> tuple[list[Finding], EegCapture | None]:
     """Look at the network, and judge the named stream against the bundle."""
     streams = _streams(name)
     if name is None or bundle is None or streams.state == BAD:
@@ -162,7 +162,7 @@ def _streams(name: str | None) -> Finding:
         from rtdecode.liblsl import pylsl
     except RtDecodeError as error:
         return Finding("LSL", BAD, str(error))
-    from streaming.sources.lsl.source import ambiguity, choice, seen, select
+    from streaming.sources.lsl.source import ambiguity, choice, select, stream_names
 
     streams = pylsl.resolve_streams(wait_time=_LOOK_S)
     library = f"liblsl {pylsl.library_version()}"
@@ -171,12 +171,12 @@ def _streams(name: str | None) -> Finding:
         matches_text, _, advice = several.rpartition(". ")
         return Finding("LSL", BAD, f"{library}: {matches_text}", advice)
     if name is not None and not matches:
-        listing = f"{library}: no stream '{name}'; seen: {seen(streams)}"
+        listing = f"{library}: no stream '{name}'; seen: {stream_names(streams)}"
         ports = "open UDP port 16571 and TCP 16572-16604 to it"
         return Finding("LSL", BAD, listing, f"{table.EEG_AWAITED.advice}, or {ports}")
     if not streams:
         return Finding("LSL", NOTE, f"{library}: no stream on this network", "start the amplifier's outlet")
-    listing = f"{library}: {seen(streams)}"
+    listing = f"{library}: {stream_names(streams)}"
     if name is not None and (chosen := choice(matches[0], name)):
         listing = f"{listing}. {chosen}"
     advice = "" if name is not None else "give --lsl NAME to have one judged"

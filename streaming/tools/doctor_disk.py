@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtdecode.bundle import Bundle, golden
-from rtdecode.disk.folders import existing, taken
+from rtdecode.disk.folders import existing, is_in_use
 from rtdecode.disk.video import write_mp4
 from rtdecode.types import Montage, Volume
 from streaming.checks import table
@@ -86,7 +86,7 @@ def judge(places: list[DiskFolder], minutes: float) -> list[Finding]:
 
 
 def _judged(place: DiskFolder, above: Path, disk_bytes_a_minute: float, minutes: float) -> Finding:
-    if taken(place.folder):
+    if is_in_use(place.folder):
         return Finding(place.subject, BAD, f"{place.folder} is in use", "give a new or empty folder")
     if not above.is_dir():
         return Finding(place.subject, BAD, f"{above} is a file, and no folder can be made in it", _OTHER)

@@ -18,7 +18,7 @@ from rtdecode.signal import plausible
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.types import EegChunk, Montage, Trigger
 from streaming.checks import signals, table
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, implausible, joined, listed
 from streaming.sources.lsl.source import LslSource
 
@@ -33,7 +33,7 @@ _POLL_S = 0.01
 _KEEP_S = 60.0
 
 
-def judge(lsl: str, bundle: Bundle, listen_s: float = 0.0) -> tuple[list[Finding], Heard | None]:
+def judge(lsl: str, bundle: Bundle, listen_s: float = 0.0) -> tuple[list[Finding], EegCapture | None]:
     """Listen to a stream as a session would, and judge it against a bundle.
 
     Parameters
@@ -60,7 +60,7 @@ def judge(lsl: str, bundle: Bundle, listen_s: float = 0.0) -> tuple[list[Finding
     return findings(capture, bundle, eeg_input), capture
 
 
-def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
+def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> EegCapture:
     """Take what a stream sends until a session's filters have settled and some seconds more, or longer.
 
     Parameters
@@ -87,7 +87,7 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
                 # A chain thins every stream to this rate at most, so the filters settle at it.
                 until = time.monotonic() + max(band.settling_s(MOST_HZ) + _JUDGED_S, listen_s)
             time.sleep(_POLL_S)
-        return Heard(
+        return EegCapture(
             source.montage,
             items,
             source.has_triggers,
@@ -101,7 +101,7 @@ def listen(lsl: str, band: EegBand, listen_s: float = 0.0) -> Heard:
         source.close()
 
 
-def findings(capture: Heard, bundle: Bundle, eeg_input: EegInput) -> list[Finding]:
+def findings(capture: EegCapture, bundle: Bundle, eeg_input: EegInput) -> list[Finding]:
     """Judge what was heard against what the bundle reads."""
     if capture.montage is None or not capture.chunks:
         return [table.NO_SAMPLE.find(source=capture.state)]
@@ -128,7 +128,7 @@ def cap(eeg_input: EegInput, montage: Montage) -> Finding:
     return (table.CAP_LACKS if absent else table.CAP).find(**values)
 
 
-def _rate(capture: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
+def _rate(capture: EegCapture, montage: Montage, grid_hz: float, band: EegBand) -> Finding:
     span_s = capture.chunks[-1].arrived_at - capture.chunks[0].arrived_at
     # Leave out the first chunk: some of it was gathered before anybody listened.
     samples = sum(chunk.data.shape[1] for chunk in capture.chunks[1:])
@@ -144,13 +144,13 @@ def _rate(capture: Heard, montage: Montage, grid_hz: float, band: EegBand) -> Fi
     return Finding("rate", OK, sentence)
 
 
-def _unit(capture: Heard) -> Finding:
+def _unit(capture: EegCapture) -> Finding:
     if capture.notes:
         return Finding("unit", NOTE, "; ".join(capture.notes), "set it in the amplifier's LSL program")
     return Finding("unit", OK, "stated by the stream, read as microvolts")
 
 
-def _samples(capture: Heard, eeg_input: EegInput, montage: Montage) -> Finding:
+def _samples(capture: EegCapture, eeg_input: EegInput, montage: Montage) -> Finding:
     """Judge whether the channels that the bundle reads hold measurements."""
     read = {channels.canonical(name) for name in eeg_input.channels}
     rows = [i for i, name in enumerate(montage.channels) if channels.canonical(name) in read]
@@ -167,7 +167,7 @@ def _samples(capture: Heard, eeg_input: EegInput, montage: Montage) -> Finding:
     return Finding("samples", BAD, sentence, "check the electrodes, the amplifier and its LSL program")
 
 
-def _level(capture: Heard, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> Finding:
+def _level(capture: EegCapture, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> Finding:
     """Judge the level by a session's own chain, which interpolates bad channels."""
     chain = played(capture, bundle, eeg_input, montage)
     bad_channels = signals.bad_channels(chain.report())
@@ -187,7 +187,7 @@ def _level(capture: Heard, bundle: Bundle, eeg_input: EegInput, montage: Montage
     return level if bad_channels is None else joined("level", [level, bad_channels], "; ")
 
 
-def played(capture: Heard, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> EegStream:
+def played(capture: EegCapture, bundle: Bundle, eeg_input: EegInput, montage: Montage) -> EegStream:
     """Send all that was heard through a session's own chain, and return it.
 
     Raises

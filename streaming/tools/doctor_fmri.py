@@ -48,7 +48,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class FolderVolumes:
     """What was found in a folder.
 
     Attributes
@@ -64,16 +64,16 @@ class Looked:
     directory: Path
     series: list[Series]
     ignored: list[tuple[str, str]]
-    whole: bool
+    is_complete: bool
 
 
-def look(directory: Path, seconds: float = _READ_S) -> Looked:
+def look(directory: Path, seconds: float = _READ_S) -> FolderVolumes:
     """Read the volumes that lie in a folder, as far as the time allows."""
     # Not bound to one kind of series: the first one found need not be the one that a session reads.
     return read(FolderSource(directory, "read", bound=False), seconds)
 
 
-def read(source: FolderSource, seconds: float = _READ_S) -> Looked:
+def read(source: FolderSource, seconds: float = _READ_S) -> FolderVolumes:
     """Read what a source of a folder has to give now, as far as the time allows."""
     series: dict[str, Series] = {}
     until = time.monotonic() + seconds
@@ -84,7 +84,7 @@ def read(source: FolderSource, seconds: float = _READ_S) -> Looked:
         if time.monotonic() > until:
             break
         volumes = source.drain()
-    return Looked(source.directory, list(series.values()), source.ignored, not volumes)
+    return FolderVolumes(source.directory, list(series.values()), source.ignored, not volumes)
 
 
 def _count(series: dict[str, Series], volume: Volume) -> None:
@@ -100,7 +100,7 @@ def _count(series: dict[str, Series], volume: Volume) -> None:
 
 
 def judge(
-    folder: Looked, bundle: Bundle | None, calibration: Calibration | None
+    folder: FolderVolumes, bundle: Bundle | None, calibration: Calibration | None
 ) -> tuple[list[Finding], Volume | None]:
     """Judge what lies in a folder.
 
@@ -148,9 +148,9 @@ def judge(
     return findings, series.last
 
 
-def _folder(folder: Looked, series: Series) -> Finding:
+def _folder(folder: FolderVolumes, series: Series) -> Finding:
     size = " x ".join(str(n) for n in series.last.data.shape)
-    least = "" if folder.whole else "at least "
+    least = "" if folder.is_complete else "at least "
     other_count = len(folder.series) - 1
     also = f", and {other_count} other series" if other_count else ""
     count = f"{least}{counted(len(series.readable), 'volume')} of {size} at TR {series.last.tr_s} s so far"
@@ -158,7 +158,7 @@ def _folder(folder: Looked, series: Series) -> Finding:
     return Finding("folder", NOTE, sentence, SEE) if folder.ignored else Finding("folder", OK, sentence)
 
 
-def _passed_over(folder: Looked) -> str:
+def _passed_over(folder: FolderVolumes) -> str:
     if not folder.ignored:
         return ""
     name, reason = folder.ignored[-1]

@@ -19,8 +19,8 @@ from rtdecode import strict_json, terminal
 from rtdecode.liblsl import pylsl, reach
 from streaming.checks import signals, table
 from streaming.checks.finding import BAD, COLOURS, NOTE, OK, Finding, joined
-from streaming.session.interrupts import told
-from streaming.sources.lsl.source import seen, select
+from streaming.session.interrupts import on_interrupt
+from streaming.sources.lsl.source import select, stream_names
 from streaming.tools.eeg_watch import Watch
 
 _POLL_S = 0.01
@@ -57,7 +57,7 @@ def run(lsl: str | None, seconds: float | None, as_json: bool, *, peers: Sequenc
     stopped: list[str] = []
     end_at = None if seconds is None else time.monotonic() + seconds
     try:
-        with told(stopped.append), _json() if as_json else _page(network) as show:
+        with on_interrupt(stopped.append), _json() if as_json else _page(network) as show:
             _follow(
                 network, show, lambda: bool(stopped) or (end_at is not None and time.monotonic() >= end_at)
             )
@@ -96,14 +96,14 @@ class _Network:
         if any(watch.montage is not None for watch in self.watches.values()):
             return None
         target = "an EEG stream" if self._wanted is None else f"LSL stream '{self._wanted}'"
-        return f"waiting for {target}; seen on this network: {seen(self._seen)}"
+        return f"waiting for {target}; seen on this network: {stream_names(self._seen)}"
 
-    def others(self) -> str | None:
+    def unfollowed(self) -> str | None:
         """Name the streams that are not followed; None if there are none."""
         # A watch also reads the markers that belong to its stream.
         followed = {*self.watches, *(f"{name}-markers" for name in self.watches)}
         ignored = [s for s in self._seen if s.name() not in followed]
-        return f"also on this network: {seen(ignored)}" if ignored else None
+        return f"also on this network: {stream_names(ignored)}" if ignored else None
 
     def close(self) -> None:
         for watch in self.watches.values():
@@ -176,7 +176,7 @@ def _page(network: _Network) -> Iterator[Show]:
 def page(network: _Network) -> RenderableType:
     """Draw all streams, one box each, what is waited for, and what else is on the network."""
     parts: list[RenderableType] = [box(watch) for watch in network.watches.values()]
-    texts = [text for text in (network.waiting(), network.others()) if text]
+    texts = [text for text in (network.waiting(), network.unfollowed()) if text]
     return Group(
         *parts, *(Text(text, "yellow" if i == 0 and not parts else "dim") for i, text in enumerate(texts))
     )

@@ -14,7 +14,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
 from rtdecode import terminal
-from rtdecode.disk.folders import taken, what_is_there
+from rtdecode.disk.folders import is_in_use, what_is_there
 from rtdecode.errors import UsageError
 from streaming.session import interrupts
 from streaming.sources.folder.files import gunzip
@@ -63,7 +63,7 @@ def run(bold: Path, fmri_dir: Path, tr: float | None, speed: float) -> int:
     console.print(f"{count} volumes of recorded data, TR {tr_s:g} s, into {fmri_dir}", highlight=False)
     began = time.monotonic()
     stop = threading.Event()
-    with interrupts.told(lambda _name: stop.set()):
+    with interrupts.on_interrupt(lambda _name: stop.set()):
         for n in terminal.track(range(count), "playing", console=console):
             # Encode before waiting, so that writing is all that is left when the volume is due.
             data = encoded(image, n, tr_s)
@@ -138,7 +138,7 @@ def _prepare(folder: Path) -> None:
             parent=folder.parent,
             folder=folder.name,
         )
-    if taken(folder):
+    if is_in_use(folder):
         raise UsageError(
             "fmri-dir-not-empty",
             "{folder} is not an empty folder: each run needs a folder of its own",

@@ -17,18 +17,18 @@ from rtdecode.bundle import EegInput
 from rtdecode.errors import GeometryError, UsageError
 from rtdecode.types import Volume
 from streaming.checks import table
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import NOTE, OK, Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.tools import doctor, doctor_fmri, preflight_fmri
-from streaming.tools.doctor import Asked, Checked
-from streaming.tools.doctor_fmri import Looked
+from streaming.tools.doctor import Checked, CheckOptions
+from streaming.tools.doctor_fmri import FolderVolumes
 
 # What is said of both by the doctor and, after listening, by this command: the latter counts.
 _CLOSER = "triggers"
 
 
-def run(options: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool = False) -> int:
+def run(options: CheckOptions, as_json: bool, *, seconds: float = 20.0, eyes_closed: bool = False) -> int:
     """Check everything, and say whether a run may start.
 
     Parameters
@@ -77,7 +77,9 @@ def run(options: Asked, as_json: bool, *, seconds: float = 20.0, eyes_closed: bo
     return doctor.tell(findings, as_json=as_json)
 
 
-def _findings(checked: Checked, options: Asked, came: Looked | None, heard_s: float) -> list[Finding]:
+def _findings(
+    checked: Checked, options: CheckOptions, came: FolderVolumes | None, heard_s: float
+) -> list[Finding]:
     findings = list[Finding]()
     if came is not None:
         findings.append(preflight_fmri.export(came.directory, came, heard_s))
@@ -92,7 +94,7 @@ def _findings(checked: Checked, options: Asked, came: Looked | None, heard_s: fl
 
 def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
     """Judge what was heard of the EEG; nothing if nothing came, which the doctor says already."""
-    capture = checked.heard
+    capture = checked.capture
     bundle = checked.bundle
     if capture is None or bundle is None or capture.montage is None or not capture.chunks:
         return []
@@ -113,7 +115,7 @@ def _eeg(checked: Checked, volumes: int | None) -> list[Finding]:
     ]
 
 
-def _newest(checked: Checked, came: Looked | None) -> Volume | None:
+def _newest(checked: Checked, came: FolderVolumes | None) -> Volume | None:
     """Return the newest volume of the series that a session would read, or of any that came."""
     reference = checked.volume
     fresh = [] if came is None else [series.last for series in came.series]
@@ -135,12 +137,12 @@ def battery(minutes: float) -> list[Finding]:
     return [Finding("battery", NOTE, f"{charged}, not on mains", table.BATTERY.advice)]
 
 
-def _eyes(checked: Checked, options: Asked, seconds: float, console: Console) -> Finding:
+def _eyes(checked: Checked, options: CheckOptions, seconds: float, console: Console) -> Finding:
     """Have the eyes closed, listen once more, and compare."""
     from streaming.tools import preflight_eeg
 
     eeg_input = checked.bundle.manifest.eeg if checked.bundle is not None else None
-    if checked.bundle is None or checked.heard is None or eeg_input is None or not checked.heard.chunks:
+    if checked.bundle is None or checked.capture is None or eeg_input is None or not checked.capture.chunks:
         sentence = "unknown: no EEG came with the eyes open"
         return Finding("alpha", NOTE, sentence, "see the lines above")
     console.print(
@@ -155,10 +157,10 @@ def _eyes(checked: Checked, options: Asked, seconds: float, console: Console) ->
     console.print("The eyes may be opened.", highlight=False)
     if closed is None:
         return Finding("alpha", NOTE, "unknown: no EEG came with the eyes closed", "see rtdecode eeg")
-    return preflight_eeg.alpha(checked.heard, closed, checked.bundle, eeg_input)
+    return preflight_eeg.alpha(checked.capture, closed, checked.bundle, eeg_input)
 
 
-def _closed(options: Asked, eeg_input: EegInput, seconds: float) -> Heard | None:
+def _closed(options: CheckOptions, eeg_input: EegInput, seconds: float) -> EegCapture | None:
     from streaming.tools import doctor_eeg
 
     assert options.lsl is not None

@@ -12,7 +12,7 @@ from rtdecode.eeg.channels import kind_of
 from rtdecode.eeg.cleaner import Cleaner, Part
 from rtdecode.signal.eeg.quality import usable
 from rtdecode.types import Montage, Trigger
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.tools.doctor_eeg import without_holes
 
 Values = NDArray[np.float64]
@@ -46,7 +46,7 @@ class Cleaned:
     references: bool
 
 
-def clean(capture: Heard, montage: Montage, tr_s: float | None) -> Cleaned:
+def clean(capture: EegCapture, montage: Montage, tr_s: float | None) -> Cleaned:
     """Remove the artefacts from what was heard.
 
     Parameters

@@ -15,9 +15,9 @@ from rtdecode.eeg.channels import canonical
 from rtdecode.errors import GeometryError
 from rtdecode.signal.heartbeat.beats import REGULAR
 from rtdecode.signal.heartbeat.rpeaks import RPeaks
-from rtdecode.signal.intervals import stretches
+from rtdecode.signal.intervals import true_runs
 from streaming.checks import table
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import BAD, NOTE, OK, Finding
 from streaming.tools.doctor_eeg import played
 from streaming.tools.preflight_clean import Cleaned
@@ -171,7 +171,7 @@ def _alike(beats: list[Values]) -> float:
     return float(np.median(np.einsum("bn,bn->b", shapes, mean_shape)))
 
 
-def alpha(opened: Heard, closed: Heard, bundle: Bundle, eeg_input: EegInput) -> Finding:
+def alpha(opened: EegCapture, closed: EegCapture, bundle: Bundle, eeg_input: EegInput) -> Finding:
     """Judge by how much the occipital alpha of a stream rises when the eyes are closed."""
     levels = [alpha_db(capture, bundle, eeg_input) for capture in (opened, closed)]
     if None in levels:
@@ -181,7 +181,7 @@ def alpha(opened: Heard, closed: Heard, bundle: Bundle, eeg_input: EegInput) -> 
     return table.ALPHA.find(rise_db=closed_db - open_db, open_db=open_db, closed_db=closed_db)
 
 
-def alpha_db(capture: Heard, bundle: Bundle, eeg_input: EegInput) -> float | None:
+def alpha_db(capture: EegCapture, bundle: Bundle, eeg_input: EegInput) -> float | None:
     """Return the power of the occipital alpha over that of the bands beside it, dB.
 
     Median over channels of what a session's own chain gives. None if too little of it is usable.
@@ -218,4 +218,4 @@ def _band_db(hz: Values, power: Values, band: tuple[float, float]) -> Values:
 
 def _longest(mask: NDArray[np.bool_]) -> slice:
     """Return the longest stretch that is True throughout."""
-    return slice(*max(stretches(mask), key=lambda span: span[1] - span[0], default=(0, 0)))
+    return slice(*max(true_runs(mask), key=lambda span: span[1] - span[0], default=(0, 0)))

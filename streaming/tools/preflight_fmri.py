@@ -14,10 +14,10 @@ from rtdecode.signal.volume.register import register
 from rtdecode.types import Volume
 from streaming.checks import table
 from streaming.checks.finding import BAD, NOTE, OK, Finding, counted, joined, judged
-from streaming.tools.doctor_fmri import SEE, Looked
+from streaming.tools.doctor_fmri import SEE, FolderVolumes
 
 
-def export(directory: Path, folder: Looked, heard_s: float) -> Finding:
+def export(directory: Path, folder: FolderVolumes, heard_s: float) -> Finding:
     """Judge whether the export into a folder works.
 
     Parameters

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rtdecode.clocks.triggers import Chain, Train
 from rtdecode.signal.gradient.timing import TriggerLine
 from streaming.checks import table
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import OK, Finding, counted
 from streaming.tools.preflight_clean import Cleaned
 
@@ -51,7 +51,7 @@ class Drift:
     by: str
 
 
-def volume_triggers(capture: Heard, tr_s: float) -> tuple[Chain, str] | None:
+def volume_triggers(capture: EegCapture, tr_s: float) -> tuple[Chain, str] | None:
     """Return the triggers that mark the volumes of a TR, and their label; None if there are none."""
     trains: dict[str, Train] = {}
     for trigger in sorted(capture.triggers, key=lambda event: event.stamp):
@@ -61,7 +61,7 @@ def volume_triggers(capture: Heard, tr_s: float) -> tuple[Chain, str] | None:
     return max(chains, key=lambda candidate: candidate[0].count, default=None)
 
 
-def triggers(capture: Heard, tr_s: float | None, volumes: int | None) -> Finding:
+def triggers(capture: EegCapture, tr_s: float | None, volumes: int | None) -> Finding:
     """Judge the triggers that came, by how many volumes came meanwhile; None without a folder."""
     count = len(capture.triggers)
     volume_chain = volume_triggers(capture, tr_s) if tr_s else None
@@ -80,7 +80,7 @@ def triggers(capture: Heard, tr_s: float | None, volumes: int | None) -> Finding
     )
 
 
-def sync(capture: Heard, cleaned: Cleaned, tr_s: float | None) -> Finding:
+def sync(capture: EegCapture, cleaned: Cleaned, tr_s: float | None) -> Finding:
     """Judge whether the amplifier's clock is locked to the scanner's, which runs at a TR in s."""
     drift = None
     if tr_s and capture.montage is not None:
@@ -113,7 +113,7 @@ def by_gradient(report: dict[str, Any] | None, sfreq: float, tr_s: float) -> Dri
     return Drift(report["period_ppm"], error_ppm, scatter, "epochs of the gradient artefact")
 
 
-def by_triggers(capture: Heard, cleaned: Cleaned, tr_s: float) -> Drift | None:
+def by_triggers(capture: EegCapture, cleaned: Cleaned, tr_s: float) -> Drift | None:
     """Measure the drift by the samples at which volume triggers came; None for too few, or after a gap."""
     volume_chain = volume_triggers(capture, tr_s)
     if volume_chain is None or volume_chain[0].count < _LEAST or cleaned.lost or capture.montage is None:

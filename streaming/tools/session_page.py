@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from rtdecode import terminal
 from rtdecode.bundle.manifest import CAUSAL
 from rtdecode.disk import private
-from rtdecode.disk.animation import moving
+from rtdecode.disk.animation import animated_webp
 from rtdecode.disk.film_file import open_film
-from rtdecode.disk.folders import held, holder, what_is_there
+from rtdecode.disk.folders import holder, locked, what_is_there
 from rtdecode.disk.video import count_frames, iter_mp4
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
@@ -111,7 +111,7 @@ def run(folder: Path, out: Path | None) -> int:
     """
     target = out or folder / "report.html"
     if is_aside(folder) and holder(folder) is None:
-        with held(folder, "OUT", "rtdecode report"):
+        with locked(folder, "OUT", "rtdecode report"):
             recover(folder)
         sentence = (
             f"A session in {folder} was killed before its first window: the files of the one before are back."
@@ -239,7 +239,7 @@ def _pictures(session: Session) -> str:
     figures = []
     for words, number in chosen:
         if number in hops:
-            data = base64.b64encode(moving(hops[number][::_FRAME_STEP], fps / _FRAME_STEP)).decode()
+            data = base64.b64encode(animated_webp(hops[number][::_FRAME_STEP], fps / _FRAME_STEP)).decode()
             picture = f'<img alt="{_text(words)}" src="data:image/webp;base64,{data}">'
             figures.append(f"<figure>{picture}<figcaption>{_text(words)}</figcaption></figure>")
     return "".join(figures)
@@ -329,7 +329,7 @@ def _units(figure: Mapping[str, Any]) -> str:
     interval = figure.get("interval")
     if interval is None:
         return ""
-    is_short = interval["units"] <= intervals.FEW and interval["values"] is not None
+    is_short = interval["units"] <= intervals.MIN_UNITS and interval["values"] is not None
     values = interval["values"] if is_short else []
     return " ".join([str(interval["units"]), *(f"{value:.3f}" for value in values)])
 

@@ -32,7 +32,7 @@ from rtdecode.clocks.run_clock import RunClock
 from rtdecode.clocks.sample_clock import SampleClock
 from rtdecode.disk import private
 from rtdecode.disk.derived import BIDS_FOLDER, CLIPS, derived, note_derived
-from rtdecode.disk.folders import made_beside, taken
+from rtdecode.disk.folders import is_in_use, made_beside
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
 from rtdecode.timing import exact
@@ -148,7 +148,7 @@ def run(
             raise UsageError(
                 "bids-label-invalid", "{name} {label}: BIDS takes letters and digits.", name=name, label=label
             )
-    if taken(directory):
+    if is_in_use(directory):
         raise UsageError(
             "bids-folder-not-empty", "{folder} is in use. Give a new or empty folder.", folder=directory
         )

@@ -99,7 +99,7 @@ def run(
         directory, existing="read", series=series, moco=moco, include=include, bound=False, exclude=nifti
     )
     stop = threading.Event()
-    with interrupts.told(lambda _name: stop.set()):
+    with interrupts.on_interrupt(lambda _name: stop.set()):
         lines = _once(source, nifti, stop) if once else _follow(source, nifti, stop)
         total = _print_json(lines, stop) if as_json else _print_rows(lines, stop)
     _print_end(source, total, as_json)

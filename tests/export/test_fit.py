@@ -35,7 +35,7 @@ from train.data.recorded import Recorded, read_recordings
 from train.fitting import participant
 from train.fitting.compact import CompactFitter, compact_fitter
 from train.fitting.encoder_graph import replaced, weights_of
-from train.fitting.fitter import Shown, identified
+from train.fitting.fitter import Screenings, identified
 from train.fitting.participant import EncoderFit, FilmStory, join, never_worse
 
 SUBJECT = 2
@@ -267,7 +267,7 @@ def test_what_a_bundle_can_draw_of_a_film_is_told(setup):
     noise = np.random.default_rng(0).integers(0, 256, (200, clip.height, clip.width, 3), np.uint8)
     screenings = command._shown([Recording(setup.folder)], None, None, setup.base.manifest)
     assert setup.fitter.drawable(screenings) > 0.5
-    assert setup.fitter.drawable(Shown([noise], ["noise"], ["0"], [None])) < 0.2
+    assert setup.fitter.drawable(Screenings([noise], ["noise"], ["0"], [None])) < 0.2
 
 
 def test_an_interval_keeps_neighbours_together(setup):

@@ -44,7 +44,7 @@ def test_what_there_is_no_room_for_is_refused_before_weights_are_read(
 ) -> None:
     (tmp_path / "weights.npz").write_bytes(b"0" * 1000)
     free = {"memory": 10**12, "disk": 10**12, "GPU memory": 10**12} | {place: 10**9}
-    monkeypatch.setattr(outlook.disk_space, "available", lambda: free["memory"])
+    monkeypatch.setattr(outlook.memory_check, "available", lambda: free["memory"])
     monkeypatch.setattr(outlook, "_free", lambda _: free["disk"])
     monkeypatch.setattr(outlook, "_free_on_gpu", lambda: free["GPU memory"])
     with refused(UsageError, "export-no-room", place=place, precision="bf16", free_gb=1.0):

@@ -70,7 +70,7 @@ def test_graphs_that_cannot_be_run_are_refused_in_the_process_that_decodes(tmp_p
     with refused(
         BundleError, "golden-decoding-failed", stderr=re.compile(r"^the export/encode\.onnx cannot")
     ):
-        decoded.apart(bundle.manifest, tmp_path, golden(), {})
+        decoded.decode_in_process(bundle.manifest, tmp_path, golden(), {})
 
 
 def test_a_process_that_is_ended_from_outside_is_told(
@@ -81,7 +81,7 @@ def test_a_process_that_is_ended_from_outside_is_told(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     with refused(RtDecodeError, "golden-decoding-killed", signal=9):
-        decoded.apart(tiny_bundle("haxby").manifest, tmp_path, golden(), {})
+        decoded.decode_in_process(tiny_bundle("haxby").manifest, tmp_path, golden(), {})
 
 
 def test_what_does_not_fit_into_memory_is_looked_at_and_has_not_passed(
@@ -158,25 +158,25 @@ def one_node(kind: str, dtype: int, *weights: np.ndarray, says: list[int], opset
 def test_a_graph_whose_shapes_do_not_fit_is_refused(tmp_path: Path) -> None:
     (path,) = write(one_node("Relu", TensorProto.FLOAT, says=[1, 2, 4]), "encode", tmp_path)
     with refused(BundleError, "export-graph-invalid", graph="encode.onnx", faults=re.compile("shapes")):
-        structural.held(path)
+        structural.check_kernels(path)
 
 
 def test_a_graph_that_is_no_graph_is_refused_by_the_checker(tmp_path: Path) -> None:
     (path,) = write(one_node("NoSuchNode", TensorProto.FLOAT, says=[1, 2, 3]), "encode", tmp_path)
     with refused(BundleError, "export-graph-invalid", faults=re.compile(r"checker.*NoSuchNode")):
-        structural.held(path)
+        structural.check_kernels(path)
 
 
 def test_a_missing_kernel_is_recorded_in_words(tmp_path: Path) -> None:
     weights = np.zeros((4, 2, 1), np.uint16)
     model = one_node("Conv", TensorProto.BFLOAT16, weights, says=[1, 4, 3])
     (path,) = write(model, "encode", tmp_path)
-    checks = structural.held(path)
+    checks = structural.check_kernels(path)
     assert (checks["checker"], checks["shapes"]) == ("ok", "ok")
     assert "NOT_IMPLEMENTED" in checks["load"]
 
 
-class Told(nn.Module):
+class Conditioned(nn.Module):
     def __init__(self, bias: float) -> None:
         super().__init__()
         self.bias = bias
@@ -189,7 +189,7 @@ def test_what_the_denoiser_is_told_is_held_more_tightly() -> None:
     inputs = {"fmri": torch.randn(1, 2, 3), "fmri_mask": torch.ones(1, 2)}
     windows: Arrays = {name: np.repeat(x.numpy(), 2, axis=0) for name, x in inputs.items()}
     windows["latent"] = np.zeros((2, 1), np.float32)
-    stage = Traced("encode", Told(0.0), inputs, ["condition", "confidence"])
+    stage = Traced("encode", Conditioned(0.0), inputs, ["condition", "confidence"])
     conditions = condition([stage], windows)
     # The confidence is compared with what the system itself says.
     assert conditions.keys() == {"condition"}

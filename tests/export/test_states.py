@@ -18,7 +18,7 @@ from rtdecode.bundle.engine import Engine
 from rtdecode.bundle.golden import CLIP_DB, decode, psnr_db
 from rtdecode.bundle.graph import Graph
 from rtdecode.bundle.session import most_bytes
-from rtdecode.bundle.wiring import Said
+from rtdecode.bundle.wiring import PortBindings
 from rtdecode.types import Array
 from tests import small
 from train.interface.system import Traced
@@ -47,7 +47,7 @@ class Bundled:
 
     graphs: dict[str, ModelProto]
     manifest: Manifest
-    said: Mapping[str, Said]
+    bindings: Mapping[str, PortBindings]
 
     def lower(self, precision: str, made_by: Callable[..., ModelProto]) -> "Bundled":
         state_ports = states.ports(self.manifest)
@@ -55,8 +55,8 @@ class Bundled:
             name: made_by(graph, precision, state_ports=state_ports[name])
             for name, graph in self.graphs.items()
         }
-        manifest = replace(wired(self.manifest, graphs, self.said), precision=precision)
-        return Bundled(graphs, manifest, self.said)
+        manifest = replace(wired(self.manifest, graphs, self.bindings), precision=precision)
+        return Bundled(graphs, manifest, self.bindings)
 
     def clip(self) -> Array:
         models = {name: graph.SerializeToString() for name, graph in self.graphs.items()}
@@ -76,7 +76,7 @@ def single() -> Bundled:
     volumes = torch.zeros(1, draft.grid.slots, 5)
     listed = [Traced("encode", Encode(), {"fmri": volumes}, ["latent"]), *stages(decoder, _LATENT, _SIZE)]
     graphs = graphs_of(listed)
-    bindings = {stage.name: stage.said for stage in listed}
+    bindings = {stage.name: stage.bindings for stage in listed}
     return Bundled(graphs, wired(draft, graphs, bindings), bindings)
 
 

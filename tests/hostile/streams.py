@@ -17,7 +17,7 @@ from rtdecode.errors import RtDecodeError
 from streaming.sources.lsl import impedance
 from streaming.sources.lsl.layout import layout
 from streaming.sources.lsl.opened import OpenedStream, describe
-from streaming.sources.lsl.source import ambiguity, choice, seen, select
+from streaming.sources.lsl.source import ambiguity, choice, select, stream_names
 from streaming.sources.lsl.trigger_streams import candidates
 from tests.hostile.cases import TRACEBACK, Rng
 from tests.hostile.recordings import command, small_bundle
@@ -121,12 +121,12 @@ def _read(streams: list[pylsl.StreamInfo], rng: Rng) -> None:
         ambiguity(matches, name)
         for stream in matches[:1]:
             choice(stream, name)
-    seen(streams)
+    stream_names(streams)
     describe(info)
     candidates(streams, info.name(), info.hostname())
     try:
         columns = layout(info)
-        impedance.stated(info)
+        impedance.described_impedances(info)
         opened = OpenedStream.from_info(info, columns.montage, "name")
         OpenedStream.from_json(opened.to_json()).again(streams)
         # What is not refused can be converted.

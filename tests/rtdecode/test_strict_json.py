@@ -10,7 +10,7 @@ from rtdecode import strict_json
 ROOT = Path(__file__).parents[2]
 # The mailbox stays between two processes of one session: nothing of it is written. What is sealed is only
 # read there, to refuse what is no JSON.
-APART = {"rtdecode/disk/hashed_folder.py", "rtdecode/strict_json.py", "streaming/session/mailbox.py"}
+OTHER_WRITERS = {"rtdecode/disk/hashed_folder.py", "rtdecode/strict_json.py", "streaming/message.py"}
 
 
 def test_numbers_that_are_none_become_null() -> None:
@@ -25,4 +25,4 @@ def test_every_json_of_the_product_is_written_by_it() -> None:
     ]
     writers = [str(f.relative_to(ROOT)) for f in files if re.search(r"(?<!strict_)json\.dump", f.read_text())]
     assert len(files) > 100
-    assert set(writers) == APART
+    assert set(writers) == OTHER_WRITERS

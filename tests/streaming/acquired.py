@@ -11,16 +11,16 @@ from rtdecode.types import EegChunk, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.message import Message
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
-from streaming.session.backlog import Lag
+from streaming.session.backlog import StaleEegFilter
 from streaming.session.deadline_clock import DeadlineClock
 from streaming.session.intake import Intake
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.outbox import Outbox
 from streaming.session.recorder import open_recorder
-from streaming.session.resume import Resumed
+from streaming.session.resume import Resumption
 from streaming.session.source_events import Event
 from streaming.session.status_builder import StatusBuilder
-from streaming.session.work_queue import Turns
+from streaming.session.work_queue import FairQueue
 from streaming.status import Status
 
 
@@ -59,13 +59,13 @@ class Acquired:
         record: Path | None,
         names: Sequence[str],
         *,
-        past: Past | None = None,
+        past: ResumeState | None = None,
         behind: bool = False,
         now: Callable[[], float] = time.monotonic,
         meta: dict[str, Any] | None = None,
         stamped: bool = True,
     ) -> None:
-        resumed = None if past is None else Resumed(past)
+        resumed = None if past is None else Resumption(past)
         since = None if resumed is None else resumed.listening_since
         listening_since = None if behind else now() if since is None else since
         self.bundle = bundle
@@ -84,7 +84,7 @@ class Acquired:
         newest = None if resumed is None else resumed.newest_sample_at
         before = None if resumed is None else resumed.counted
         self.builder = StatusBuilder(listening_since, newest, before)
-        self.lag = Lag(time.monotonic())
+        self.lag = StaleEegFilter(time.monotonic())
         self.intake = Intake(
             self.assembler,
             self.recorder,
@@ -98,7 +98,7 @@ class Acquired:
         self.windows: list[Window] = []
         self.first: list[bool] = []
         self.sent: list[Message] = []
-        self.turns: Turns[Event] = Turns()
+        self.turns: FairQueue[Event] = FairQueue()
         self.outbox = Outbox(self._put, lambda: True)
         self.loop = AcquisitionLoop(self.turns, self.intake, self.outbox, SourceStates, lambda: self.now())
         for cut in self.intake.go_on(list(names)):

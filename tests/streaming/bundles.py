@@ -23,7 +23,7 @@ from rtdecode.bundle import (
 )
 from rtdecode.bundle.graph import Graph
 from rtdecode.disk import calibration as calibrations
-from rtdecode.disk.calibration import SCHEMA, Calibration, Figures, Record
+from rtdecode.disk.calibration import SCHEMA, Calibration, QualityFigures, Record
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
@@ -108,7 +108,7 @@ def make_calibration(folder: Path, bundle: Bundle, volume: np.ndarray) -> Calibr
     """Write a calibration that reads the bundle's own voxels, with a volume of its grid as reference."""
     projection = bundle.projection
     assert projection is not None
-    figures = Figures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
+    figures = QualityFigures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
     record = Record(
         schema=SCHEMA,
         version="0",

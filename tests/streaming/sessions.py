@@ -32,7 +32,7 @@ class Ended:
     """What a session left."""
 
     code: int
-    said: str
+    output: str
     out: Path
     report: dict[str, Any] = field(default_factory=dict)
     clips: list[dict[str, Any]] = field(default_factory=list)

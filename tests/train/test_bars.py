@@ -10,7 +10,7 @@ from benchmarks import bars
 from benchmarks.bars import FIGURES, PATH, Bar, main, verdicts
 from benchmarks.result_files import RESULTS
 from train.evaluate import Request, judged
-from train.evaluation.result import Judged
+from train.evaluation.result import Evaluation
 
 SHIPPED = Path(__file__).parents[2] / "train" / "runs" / "phantom"
 NATURAL = "phantom-1-natural-easy"
@@ -99,7 +99,7 @@ def test_the_lapses_that_are_stated_are_those_there_are(path: Path) -> None:
 
 
 @cache
-def shipped() -> Judged:
+def shipped() -> Evaluation:
     return judged(
         SHIPPED, Request(film="natural", presets="easy", seeds="1100-1103", seconds=60.0, oracle=None)
     )

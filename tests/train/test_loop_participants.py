@@ -137,7 +137,7 @@ def places(process: int, count: int) -> Iterator[Place]:
     """Yield the places of the first batches of one of two processes."""
     first = Place("only", 3, seed=5, order=0, number=0, process=process, processes=2)
     batches = Batches(pytest.fail, first, list(SUBJECTS))
-    return (batches.at(number) for number in range(count))
+    return (batches.place(number) for number in range(count))
 
 
 def test_processes_draw_other_rows_of_the_same_participants_and_together_every_row_once() -> None:

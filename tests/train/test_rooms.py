@@ -45,6 +45,8 @@ EXCEPTIONS = {
     "FrameAutoencoder": "the folder of a published system decides",
     "WanDecoder": "the folder of a published system decides",
     "TinyVideoDecoder": "the folder of a published system decides",
+    "Cut": "of the films that train a TinyVideoDecoder, by `train.tiny_decoder`",
+    "DecodedClips": "of the films that train a TinyVideoDecoder, by `train.tiny_decoder`",
     "Distilled": "trains a TinyVideoDecoder, by `train.tiny_decoder`",
     "FusedVoxelTokenizer": "of a graph, by `benchmarks.fused_tokenizer`",
     "CogVideoXAttention": "of a graph, by `benchmarks.full_size`",

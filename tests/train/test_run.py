@@ -18,7 +18,7 @@ from tests.refusals import refused
 from tests.train.stages import counted, waiting
 from tests.train.tiny import tiny
 from train.config.recipe import read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.run_files import arrays, read_run
 from train.data import simulated
 from train.evaluation import identification
@@ -161,7 +161,7 @@ def test_stages_that_do_not_need_each_other_are_made_once_each(
 ) -> None:
     """Many are made by a process for each core, which has one thread."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    work = Work(None, 0, tmp_path / "stages")
+    work = RunContext(None, 0, tmp_path / "stages")
     jobs = {f"s{n}": partial(counted, f"s{n}", tmp_path) for n in range(count)}
     work.stage("s1", jobs["s1"])
     for _ in range(2):
@@ -193,7 +193,7 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
 ) -> None:
     monkeypatch.setattr(_Pool, "go", tmp_path / "go", raising=False)
     monkeypatch.setattr("train.config.run_context.ProcessPoolExecutor", _Pool)
-    work = Work(None, 0, tmp_path / "stages")
+    work = RunContext(None, 0, tmp_path / "stages")
     count = 20 * (os.cpu_count() or 1)
     jobs = {"s0": partial(counted, "s0", tmp_path / "nowhere")}
     jobs |= {f"s{n}": partial(waiting, f"s{n}", tmp_path) for n in range(1, count)}
@@ -204,14 +204,14 @@ def test_a_stage_that_fails_in_another_process_ends_the_run(
 
 
 def test_a_stage_that_must_be_there_is_not_made_empty(tmp_path: Path) -> None:
-    work = Work(None, 0, tmp_path / "stages")
+    work = RunContext(None, 0, tmp_path / "stages")
     with pytest.raises(FileNotFoundError, match="film-3"):
         work.read("film-3")
     assert not (tmp_path / "stages").exists()
 
 
 def test_a_stage_is_made_once(tmp_path: Path) -> None:
-    work = Work(None, 0, tmp_path / "stages")
+    work = RunContext(None, 0, tmp_path / "stages")
     calls = []
 
     def make() -> dict[str, np.ndarray]:

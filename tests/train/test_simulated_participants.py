@@ -22,7 +22,7 @@ from train.config.run_files import read_run
 from train.data.phantom import Participant
 from train.evaluate import Request, evaluate
 from train.evaluation.identification import fresh, judge_clips
-from train.evaluation.result import shown
+from train.evaluation.result import make_decode
 from train.models.ridge.plan import PatchRidgePlan, fit_latents
 from train.models.ridge.system import PatchRidge
 from train.run import run as make_run
@@ -70,8 +70,10 @@ def test_each_is_judged_by_its_own_maps_and_on_its_own_sessions(
     session = fresh(bundle, who, [1000], SECONDS)
 
     def two_way(maps: str | None) -> float:
-        show = shown(ridge_of(run, maps), bundle.manifest, "0")
-        figures = judge_clips(show, bundle, session.inputs, session.truths, session.where, session.known)
+        show = make_decode(ridge_of(run, maps), bundle.manifest, "0")
+        figures = judge_clips(
+            show, bundle, session.inputs, session.truths, session.where, session.events_by_run
+        )
         return figures[TWO_WAY]["value"]
 
     judged = two_way(name)

@@ -26,7 +26,7 @@ from train.config.recipe import Recipe
 from train.config.run_context import Arrays
 from train.config.run_files import SCHEMA, arrays, read_run, weights
 from train.data.chain import draft_bundle
-from train.evaluation.result import Judged
+from train.evaluation.result import Evaluation
 from train.interface.system import Fitted, OfSubject, Plan, System, Trained
 
 # The key of run.json that holds the recipe's values until the run is judged: an evaluation that was stopped
@@ -80,7 +80,7 @@ def write_fitted(folder: Path, recipe: Recipe, fitted: Fitted) -> None:
     _write_tree(folder, tree)
 
 
-def add_figures(folder: Path, judged: Judged) -> None:
+def add_figures(folder: Path, judged: Evaluation) -> None:
     """Put what a judge has found into a run: figures, tables and pictures.
 
     The headline figures of each participant also go into the provenance of its manifest.
@@ -99,7 +99,7 @@ def add_figures(folder: Path, judged: Judged) -> None:
     _write_tree(folder, tree)
 
 
-def _headline(judged: Judged, before: str) -> dict[str, Any]:
+def _headline(judged: Evaluation, before: str) -> dict[str, Any]:
     figures = {name: judged.figures.get(before + name) for name in _HEADLINE}
     return {name: figure for name, figure in figures.items() if figure and figure["value"] is not None}
 

@@ -14,7 +14,7 @@ from rtdecode.bundle import ClipGeometry
 from rtdecode.errors import UsageError
 from rtdecode.timing import TimingGrid
 from train.config.recipe import ExportDefaults, build
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.training_films import TrainingFilm
 from train.evaluation.result import FeatureJudge, Judge
 from train.interface.system import FeaturePlan, LargeWeights, Plan
@@ -24,7 +24,7 @@ from train.interface.system import FeaturePlan, LargeWeights, Plan
 class Data(Protocol):
     """What a system is trained on. The builder of a recipe's `data` node returns it."""
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Refuse what cannot be trained on, before anything is computed."""
         ...
 
@@ -84,7 +84,7 @@ class LearnsParticipants(Protocol):
 
 @runtime_checkable
 class Distils(Protocol):
-    """A plan that can distil a finished run (``teacher=``, `train.config.run_context.Work.teacher`)."""
+    """A plan that can distil a finished run (``teacher=``, `train.config.run_context.RunContext.teacher`)."""
 
     def check_teacher(self, run: Path, phases: dict[str, Any]) -> None:
         """Refuse a run that it cannot distil, and phases of which none distils."""
@@ -95,7 +95,7 @@ class Distils(Protocol):
 class TakesBase(Protocol):
     """A plan whose training can begin at a finished run of its system (``base=``)."""
 
-    def check_base(self, work: Work, data: Any, phases: dict[str, Any]) -> None:
+    def check_base(self, work: RunContext, data: Any, phases: dict[str, Any]) -> None:
         """Refuse a run that it cannot begin at, and phases that would change what stays."""
         ...
 

@@ -34,12 +34,12 @@ class CutFit:
     ----------
     weights : dict
         ``cut_kernel`` (1, component, tap) and ``cut_offset`` (1,). Their sum is the log odds of a cut.
-    told : (window, frame)
+    probabilities : (window, frame)
         Probability of a cut at each frame, by a filter that was not fitted to the window's fold.
     """
 
     weights: Arrays
-    told: Reals
+    probabilities: Reals
 
 
 def bins(samples: int, frames: int) -> Reals:
@@ -64,7 +64,7 @@ def binned(mixing: NDArray[np.floating], eeg: NDArray[Any], frames: int) -> Real
     return np.asarray(mixing @ (eeg.astype(np.float32) @ bins(eeg.shape[2], frames)), np.float32)
 
 
-def told(weights: Arrays, mixed: Reals) -> Reals:
+def cut_probabilities(weights: Arrays, mixed: Reals) -> Reals:
     """Return the probability of a cut at each frame, (window, frame).
 
     Parameters

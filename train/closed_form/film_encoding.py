@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.phantom.body.brain import haemodynamic_response
-from train.closed_form.film_space import Seen, Space, frames_of
+from train.closed_form.film_space import ClipTargets, Space, frames_of
 
 Matrix = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class FilmFeatures:
     varied_axes: Matrix
     step_s: float
 
-    def series(self, tiles: Seen) -> Matrix:
+    def series(self, tiles: ClipTargets) -> Matrix:
         """Features of consecutive tiles of a film, each as long as a window, (step, feature).
 
         Latent frame 0 is left out.
@@ -67,7 +67,7 @@ class FilmFeatures:
         return haemodynamic_response(times[:, None] - middles) * self.step_s
 
 
-def fit_features(tiles: Seen, window_s: float) -> FilmFeatures:
+def fit_features(tiles: ClipTargets, window_s: float) -> FilmFeatures:
     """Find the features of films, from consecutive tiles of `window_s`."""
     frames = frames_of(tiles.latents[:, :, 1:])
     mean, axes = _axes(frames, _COMPONENTS)

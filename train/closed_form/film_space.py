@@ -24,7 +24,7 @@ _FRAMES = 15000
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClipTargets:
     """What clips showed.
 
     Attributes
@@ -39,9 +39,9 @@ class Seen:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def part(self, rows: Any) -> "Seen":
+    def part(self, rows: Any) -> "ClipTargets":
         """Take some of the clips."""
-        return Seen(self.latents[rows], self.structure[rows])
+        return ClipTargets(self.latents[rows], self.structure[rows])
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Space:
         """Spread of each component among the training clips, (component,)."""
         return np.linalg.norm(self.basis, axis=1)
 
-    def glimpses(self, clips: Seen) -> Matrix:
+    def glimpses(self, clips: ClipTargets) -> Matrix:
         """Reduce every frame of clips, (clip, latent frame, value) float64."""
         latents = frames_of(clips.latents)
         varied = (frames_of(clips.structure) - self.structure_mean) / self.structure_scale
@@ -111,17 +111,17 @@ class Space:
         """Return the glimpses that points stand for, (clip, latent frame, value)."""
         return (points @ self.basis).reshape(len(points), -1, self.values)
 
-    def drawn(self, glimpses: NDArray[np.floating], sides: Sequence[int]) -> Matrix:
+    def draw(self, glimpses: NDArray[np.floating], sides: Sequence[int]) -> Matrix:
         """Draw the latents of glimpses on a grid of rows and columns, (clip, channel, frame, row, column)."""
         flat = self.latent_mean + glimpses[:, :, : len(self.pictures)] @ self.pictures
         return np.moveaxis(flat.reshape(*flat.shape[:2], -1, *sides), 2, 1)
 
-    def targets(self, clips: Seen) -> Matrix:
+    def targets(self, clips: ClipTargets) -> Matrix:
         """Place clips in the space, (clip, component)."""
         return self.points(self.glimpses(clips))
 
 
-def fit_space(clips: Seen, sizes: SpaceSizes, components: int) -> Space:
+def fit_space(clips: ClipTargets, sizes: SpaceSizes, components: int) -> Space:
     """Find the space of training clips, with so many principal components of a clip's glimpses."""
     latent_mean, pictures = _reduced(frames_of(clips.latents), sizes.pictures, 1.0)
     tensor = np.asarray(clips.structure, np.float32)

@@ -31,7 +31,7 @@ class OnsetFit:
     """
 
     weights: Arrays
-    told: Reals
+    glimpses: Reals
 
 
 def fit_onsets(
@@ -65,11 +65,11 @@ def fit_onsets(
     for fold in range(int(folds.max()) + 1):
         train = folds[window] != fold
         fold_weights = _weights(eeg_taps[train], onset_glimpses[train], mixed.shape[1])
-        predicted[folds == fold] = told(fold_weights, mixed[folds == fold])
+        predicted[folds == fold] = onset_structure(fold_weights, mixed[folds == fold])
     return OnsetFit(_weights(eeg_taps, onset_glimpses, mixed.shape[1]), predicted)
 
 
-def told(weights: Arrays, mixed: Reals) -> Reals:
+def onset_structure(weights: Arrays, mixed: Reals) -> Reals:
     """Return what a shot would show that begins with each frame, (window, frame, value)."""
     kernel = weights["onset_kernel"].astype(np.float32)
     flat = kernel.reshape(len(kernel), -1).T

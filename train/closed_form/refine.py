@@ -21,7 +21,7 @@ from train.config.run_context import Arrays
 Matrix = NDArray[np.float64]
 ROUTES = tuple(GROUPS)
 # Row: the route of a window. Column: whether the point that route leads to is known to it.
-KNOWN = np.array([[set(GROUPS[other]) <= set(groups) for other in ROUTES] for groups in GROUPS.values()])
+IS_KNOWN = np.array([[set(GROUPS[other]) <= set(groups) for other in ROUTES] for groups in GROUPS.values()])
 HAVE_EEG = np.array(["eeg" in groups for groups in GROUPS.values()])
 LAYERS = ("1", "4", "7")
 PREFIX = "refiner."
@@ -48,7 +48,7 @@ class Shots:
 
         `mixed` is as `train.closed_form.cuts.binned` returns it.
         """
-        return cls(cuts.told(weights, mixed), onsets.told(weights, mixed))
+        return cls(cuts.cut_probabilities(weights, mixed), onsets.onset_structure(weights, mixed))
 
     def part(self, rows: Any) -> "Shots":
         """Take some of the windows."""
@@ -81,11 +81,11 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], shot_cues: Shots, route
     linear = led[route].astype(np.float64)
     count, frames, _ = linear.shape
     known_routes = np.stack(
-        [led[other] if KNOWN[way, n] else np.zeros_like(linear) for n, other in enumerate(ROUTES)], 2
+        [led[other] if IS_KNOWN[way, n] else np.zeros_like(linear) for n, other in enumerate(ROUTES)], 2
     )
     has_eeg = float(HAVE_EEG[way])
     sure = shot_cues.cuts * has_eeg
-    onset_probs = shots.begun(sure, frames)
+    onset_probs = shots.onset_probabilities(sure, frames)
     same = shots.same_shot(sure, frames)
     size = same.sum(2, keepdims=True)
     within = same / size

@@ -39,7 +39,7 @@ def same_shot(cut_probs: NDArray[np.floating], frames: int) -> Matrix:
     return np.exp(-np.abs(until[:, :, None] - until[:, None]))
 
 
-def begun(cut_probs: NDArray[np.floating], frames: int) -> Matrix:
+def onset_probabilities(cut_probs: NDArray[np.floating], frames: int) -> Matrix:
     """Return the probability that a latent frame's shot began with each video frame.
 
     Arguments are those of `same_shot`.

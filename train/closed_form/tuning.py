@@ -20,7 +20,7 @@ _IDENTIFICATION = "identification_2way"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class TrialClips:
     """Held-out windows as a system draws them.
 
     Attributes
@@ -60,7 +60,7 @@ class HeldOut(Protocol):
     mean_clip: NDArray[np.floating]
     preferred: str
 
-    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+    def draw(self, route: str, settings: Mapping[str, float]) -> TrialClips:
         """Draw every window by one route, from the same noise at every call."""
         ...
 
@@ -91,11 +91,11 @@ class HeldOutTogether:
         numbers = [part.sessions + offset for part, offset in zip(parts, offsets[:-1], strict=True)]
         self.sessions = np.concatenate(numbers)
 
-    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+    def draw(self, route: str, settings: Mapping[str, float]) -> TrialClips:
         """Draw the windows of each participant."""
         draws = [part.draw(route, settings) for part in self._parts]
         clips = np.concatenate([part.clips for part in draws])
-        return Drawn(clips, np.concatenate([part.doubt for part in draws]))
+        return TrialClips(clips, np.concatenate([part.doubt for part in draws]))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
         """Return the mean of the participants' figures."""

@@ -66,7 +66,7 @@ SHIPPED = {
     "stems": "train.closed_form.brain_maps:StemSizes",
     "refiner": "train.models.compact.refiner:RefinerSizes",
     "glimpses": "train.closed_form.film_space:SpaceSizes",
-    "refined-encoder": "train.models.compact.plan:EncoderSizes",
+    "refined-encoder": "train.models.compact.plan:RefinedEncoderSizes",
     "video-flow": "train.models.compact.plan:FlowSizes",
     "mixture": "train.models.compact.batches:Mixture",
     "distillation": "train.distillation.targets:Distillation",

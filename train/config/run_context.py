@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rtdecode import terminal
 from rtdecode.disk import private
-from rtdecode.disk.folders import taken
+from rtdecode.disk.folders import is_in_use
 from rtdecode.errors import UsageError
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ _JOBS = 8
 
 
 @dataclass(frozen=True)
-class Work:
+class RunContext:
     """The working folder of a run, with the settings that all parts of it share.
 
     Attributes
@@ -115,22 +115,22 @@ class Work:
                     future.cancel()
 
     def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items, and show how far they are, see `tracked`."""
-        yield from tracked(items, label, total)
+        """Yield the items, and show how far they are, see `progress`."""
+        yield from progress(items, label, total)
 
 
-def tracked(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield items, with a progress bar if standard error is a terminal, and else with a line a minute."""
     if sys.stderr.isatty():
         yield from terminal.track(items, label, total, console=terminal.console(stderr=True))
         return
-    lines = Lines(len(items) if total is None and isinstance(items, Sized) else total)
+    lines = ProgressLines(len(items) if total is None and isinstance(items, Sized) else total)
     for done, item in enumerate(items):
         lines.tell(label, done)
         yield item
 
 
-class Lines:
+class ProgressLines:
     """Says on standard error how far long work is, where no bar can be drawn: in a log, or into a pipe.
 
     Parameters
@@ -152,7 +152,7 @@ class Lines:
             self._told = now
 
 
-def _make(work: Work, name: str, make: Callable[[], Arrays]) -> None:
+def _make(work: RunContext, name: str, make: Callable[[], Arrays]) -> None:
     # Imported here, because `rtdecode fit` imports this module and is installed without threadpoolctl.
     from threadpoolctl import threadpool_limits
 
@@ -181,7 +181,7 @@ def check_new(out: Path) -> None:
     ------
     UsageError
     """
-    if taken(out):
+    if is_in_use(out):
         raise UsageError(
             "output-folder-not-empty",
             "{folder} already exists and is not empty. Give a new folder with out=DIR.",

@@ -17,10 +17,10 @@ from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.from_file import film_from_file
 from rtdecode.phantom.film.watched import KNOWN_SHAPES, NATURAL, SHAPES
 
-DRAWN = (SHAPES, KNOWN_SHAPES, NATURAL)
+GENERATED = (SHAPES, KNOWN_SHAPES, NATURAL)
 REAL = "real"
 NONE = "none"
-WORDS = (*DRAWN, REAL, NONE)
+WORDS = (*GENERATED, REAL, NONE)
 # Where the recorded data lie, and the films for training among them.
 DATA = "RTDECODE_DATA"
 _REAL = Path("films", "train")
@@ -54,12 +54,12 @@ class TrainingFilm:
     """
 
     name: str
-    shown: str
+    source: str
     digest: str = ""
     seconds: float | None = None
 
     @property
-    def drawn(self) -> bool:
+    def by_seed(self) -> bool:
         """Whether each seed gives another film."""
         return not self.digest
 
@@ -88,14 +88,14 @@ class TrainingFilm:
             If it cannot be read, or is shorter than one window.
         """
         limit_s = limit_s if self.seconds is None else min(limit_s, self.seconds)
-        frames, fault = film_from_file(Path(self.shown), _SMALL, FPS, int(limit_s * FPS))
+        frames, fault = film_from_file(Path(self.source), _SMALL, FPS, int(limit_s * FPS))
         if len(frames) < window_s * FPS:
             broken = f" Its end cannot be decoded ({fault})." if fault else ""
             raise UsageError(
                 "film-shorter-than-window",
                 "films={path}: {film_s:g} s of it can be shown, and a window has {window_s:g} "
                 "s.{decode_error} Give a longer film.",
-                path=self.shown,
+                path=self.source,
                 film_s=len(frames) / FPS,
                 window_s=window_s,
                 decode_error=broken,
@@ -123,7 +123,7 @@ def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
     names = option if isinstance(option, list) else str(option).split(",")
     films: list[TrainingFilm] = []
     for name in (str(name).strip() for name in names):
-        if name in DRAWN:
+        if name in GENERATED:
             films.append(TrainingFilm(name, name))
         elif name == NONE:
             films += [TrainingFilm(word, word) for word in (SHAPES, NATURAL)]
@@ -135,7 +135,7 @@ def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
             film = _of_file(Path(name))
             # Who names a film that is kept as a whole means it.
             fully_reserved = film.seconds == 0
-            films.append(TrainingFilm(film.name, film.shown, film.digest) if fully_reserved else film)
+            films.append(TrainingFilm(film.name, film.source, film.digest) if fully_reserved else film)
         else:
             raise UsageError(
                 "films-unknown",
@@ -204,6 +204,6 @@ def _refuse_twins(films: Iterable[TrainingFilm]) -> None:
                 "films-duplicate-film",
                 "films= names the same film twice: {first_film} and {second_film}.",
                 first_film=by_key[film.key],
-                second_film=film.shown,
+                second_film=film.source,
             )
-        by_key[film.key] = film.shown
+        by_key[film.key] = film.source

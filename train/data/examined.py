@@ -39,7 +39,7 @@ class Examined:
     looked_for: list[str]
     not_looked_for: list[str]
 
-    def told(self) -> list[str]:
+    def sentences(self) -> list[str]:
         """Say all of it in sentences."""
         sentences = []
         for kind in dict.fromkeys(leak.kind for leak in [*self.leaks, *self.faults]):
@@ -88,7 +88,7 @@ def examined(
     if split is None:
         leaking = [*leaks.copies(data), *leaks.wrong_seasons(data)]
     else:
-        leaking = leaks.found(data, split, statistics, near or ())
+        leaking = leaks.find_leaks(data, split, statistics, near or ())
         leaking += signal_checks.scaled_by_itself(runs, split)
     centred = signal_checks.centred_by_runs(data, runs)
     # The statistics of the training runs may have said it of the same subject.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from train.closed_form.patch_codec import encode_scaled, turn_of
 from train.closed_form.structure import structure
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import golden, normalised_signals
 from train.data.showing import AnyShowing, ShownClips
 
@@ -22,7 +22,7 @@ def some_of_each_kind(taught: Sequence[AnyShowing]) -> list[AnyShowing]:
     return [showing for some in by_kind for showing in some]
 
 
-def golden_windows(work: Work, showing: AnyShowing, stats: Arrays) -> Arrays:
+def golden_windows(work: RunContext, showing: AnyShowing, stats: Arrays) -> Arrays:
     """Make golden windows from the first windows of a watched session."""
     first = {name: x[:3].copy() for name, x in work.read(session_stage(showing)).items()}
     return golden(first | normalised_signals(first, stats))

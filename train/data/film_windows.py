@@ -109,7 +109,7 @@ def _shown(film: Watched, clip: ClipGeometry) -> Pixels:
     size = (clip.height, clip.width)
     if clip.fps == film.fps and film.frames.shape[1:3] == size:
         return film.frames
-    return joined(film.at(size, clip.fps))
+    return joined(film.resampled(size, clip.fps))
 
 
 def _starts(film: Watched, grid: TimingGrid) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """What would leak from the test into training, each found by name.
 
-`found` runs every check that needs no long reading; near-duplicates among clips are looked for where they are
-asked for (`train.data.near_duplicates`), because every clip is decoded for it.
+`find_leaks` runs every check that needs no long reading; near-duplicates among clips are looked for where
+they are asked for (`train.data.near_duplicates`), because every clip is decoded for it.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ class Signals(Protocol):
         ...
 
 
-def found(
+def find_leaks(
     data: DataSet, split: Split, statistics: Mapping[str, Statistics] | None = None, near: Sequence[Pair] = ()
 ) -> list[Leak]:
     """Look for every leak.
@@ -117,7 +117,7 @@ def in_statistics(windows: WindowTable, split: Split, statistics: Iterable[Stati
                 f"({some(overlap)}). Compute them from the training windows."
             )
             leaks.append(Leak("test window in the statistics", tuple(overlap), says))
-        leaks += [Leak("scaled run by run", (stats.subject,), says) for says in stats.told()]
+        leaks += [Leak("scaled run by run", (stats.subject,), says) for says in stats.warnings()]
     return leaks
 
 

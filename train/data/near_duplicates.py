@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from rtdecode.errors import UsageError
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.data.dataset import DataSet
 
 # Rows and columns that a frame is reduced to, and of its lowest spatial frequencies that make the hash.
@@ -71,7 +71,7 @@ def hashes(data: DataSet, rows: Sequence[int] | NDArray[np.int64]) -> dict[str, 
         )
     first = {str(data.windows.shown[row]): int(row) for row in reversed(np.asarray(rows).tolist())}
     by_title = {}
-    for title, row in tracked(sorted(first.items()), "looking at clips", len(first)):
+    for title, row in progress(sorted(first.items()), "looking at clips", len(first)):
         by_title[title] = clip_hashes(data.read("clips", [row])[0])
     return by_title
 

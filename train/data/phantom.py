@@ -31,7 +31,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Float, Window
 from train.config.builders import Later
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.chain import draft_manifest, windows
 from train.data.clip_grid import clip_of
 from train.data.film_windows import each_clip, film_clips
@@ -244,7 +244,7 @@ def manifest(
 
 
 def resting_level(
-    work: Work, who: Participant, seed: int, seconds: float, name: str | None = None
+    work: RunContext, who: Participant, seed: int, seconds: float, name: str | None = None
 ) -> NDArray[np.float32]:
     """Compute each voxel's mean over a session, (voxel,), from which a run starts. It is a stage on disk.
 

@@ -25,7 +25,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid, exact
 from rtdecode.types import Montage, Volume
 from train.config.builders import Later
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.chain import draft_manifest
 from train.data.clip_grid import clip_of, with_size
 from train.data.recorded import find_head
@@ -142,7 +142,7 @@ class RecordedSessions:
             recordings=len(recordings),
         )
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Refuse to train where no recordings were given.
 
         Raises
@@ -199,7 +199,7 @@ class RecordedSessions:
         """What the confidence is fitted on, in words."""
         return "held-out windows of the same recordings"
 
-    def showings(self, work: Work, kind: str = "sessions") -> list[RecordedShowing]:
+    def showings(self, work: RunContext, kind: str = "sessions") -> list[RecordedShowing]:
         """List the sessions of one kind (of `train.data.simulated.KINDS`): those that teach, and `held`."""
         return list({"sessions": self.taught, "held": self.held}.get(kind, ()))
 
@@ -211,7 +211,7 @@ class RecordedSessions:
             return self.draft
         return replace(self.draft, fmri=replace(self.draft.fmri, voxels=len(projection.voxels)))
 
-    def provenance(self, work: Work) -> dict[str, Any]:
+    def provenance(self, work: RunContext) -> dict[str, Any]:
         """Return what a bundle says about its data. Recordings go by their digests alone."""
         return dict(self.about or {})
 

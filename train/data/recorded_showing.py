@@ -28,7 +28,7 @@ from train.data.showing import HeadVolumes, ShownClips
 
 SOURCES = ["eeg", "fmri"]
 # What messages put before the path of a film.
-GIVEN = "film="
+FILM_ARGUMENT = "film="
 # The film runs through while film time and run time differ by the same, up to this, s.
 _DRIFT_S = 0.5
 # Frames that are compared with those of a film that was shown, and how much less two films correlate.
@@ -126,7 +126,7 @@ class RecordedShowing:
         """Return the clips of its windows."""
         return self.film().clips
 
-    def told(self) -> list[str]:
+    def words(self) -> list[str]:
         """Return a text without a word for each window: recordings are learned from with their film alone."""
         return [""] * self.windows
 
@@ -144,7 +144,7 @@ class RecordedShowing:
         return ShownClips(clips, cuts_at(find_cuts(frames), starts, clip, length))
 
     def _frames(self) -> Frames:
-        return read_film(self.path, self.draft.clip, GIVEN)
+        return read_film(self.path, self.draft.clip, FILM_ARGUMENT)
 
     def watched(self) -> Pictures:
         """Return the film as if its windows had been shown one after the other, without the gaps."""
@@ -226,14 +226,14 @@ def stretches(
         window lies inside it.
     """
     window_s = float(draft.grid.window)
-    pictures = read_film(film, draft.clip, GIVEN)
+    pictures = read_film(film, draft.clip, FILM_ARGUMENT)
     film_s = len(pictures) / draft.clip.fps
     if film_s < window_s:
         raise UsageError(
             "film-shorter-than-window",
             "{argument}{path} lasts {film_s:g} s, and a window has {window_s:g} s. Give the film "
             "that was shown.",
-            argument=GIVEN,
+            argument=FILM_ARGUMENT,
             path=film,
             film_s=film_s,
             window_s=window_s,
@@ -275,7 +275,7 @@ def stretches(
             "{argument}{path}. Give the film that was shown, and its recording.",
             recording=recording.path,
             min_windows=_LEAST,
-            argument=GIVEN,
+            argument=FILM_ARGUMENT,
             path=film,
         )
     return showings
@@ -287,13 +287,13 @@ def _check_shown(recording: Recording, film: Path, source: str, pictures: Frames
     if not truth_path.is_file() or file_hash(truth_path).startswith(source):
         return
     # The same film may have been compressed again, or lie there in another size.
-    alike = likeness(pictures, read_film(truth_path, clip, GIVEN))
+    alike = likeness(pictures, read_film(truth_path, clip, FILM_ARGUMENT))
     if alike < _ALIKE:
         raise UsageError(
             "recording-film-not-shown",
             "{argument}{path} shows other pictures than {shown}, which was shown in this recording: they "
             "correlate by {alike:.2f}. Give the film that was shown, from its beginning.",
-            argument=GIVEN,
+            argument=FILM_ARGUMENT,
             path=film,
             shown=truth_path,
             alike=alike,

@@ -7,7 +7,7 @@ import numpy as np
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import normalised_signals, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.driven_voxels import driven_voxels
@@ -28,11 +28,11 @@ class RecordedWindows(RecordedSessions):
 
     voxels: int = 0
 
-    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+    def everybody_taught(self, work: RunContext) -> dict[str, Taught]:
         """Return the windows that teach of the one participant, who needs no name."""
         return {"": self._taught(work)}
 
-    def _taught(self, work: Work) -> Taught:
+    def _taught(self, work: RunContext) -> Taught:
         head = self.taught[0].head
         level = self.taught[0].level
         clips = np.concatenate([showing.film().clips for showing in self.taught])

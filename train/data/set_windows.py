@@ -25,7 +25,7 @@ from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.fit import filling
 from rtdecode.phantom.film.watched import Pictures
 from rtdecode.signal.volume.projection import Projection
-from train.config.run_context import Arrays, tracked
+from train.config.run_context import Arrays, progress
 from train.data import near_duplicates, splits
 from train.data.clip_grid import shown_frames
 from train.data.dataset import Acquired, Column, DataSet
@@ -36,7 +36,7 @@ from train.data.splits import Repeats, Rows, Split
 from train.data.standard import Statistics, names_digest, statistics
 from train.data.stored_signals import StoredSignals, store
 from train.data.taught import Taught
-from train.data.window_arrays import Eeg, Ones, Volumes, WindowArray, resampled
+from train.data.window_arrays import Ones, ShardedEeg, Volumes, WindowArray, resampled
 
 # How voxels are chosen.
 DRIVEN = "driven"
@@ -148,7 +148,7 @@ class SetWindows:
     data: DataSet
     split: Split
     voxels: NDArray[np.int64]
-    most: int
+    max_voxels: int
     draft: Manifest
     choose: str = DRIVEN
     regions: Sequence[str] = ()
@@ -257,15 +257,17 @@ class SetWindows:
         signals: dict[str, WindowArray] = {"fmri": volumes, "fmri_mask": Ones(volumes.shape[:2])}
         if "eeg" in stored.signals:
             samples = self.draft.grid.samples
-            signals["eeg"] = Eeg(stored.signals["eeg"], rows, samples, stats["eeg_mean"], stats["eeg_scale"])
+            signals["eeg"] = ShardedEeg(
+                stored.signals["eeg"], rows, samples, stats["eeg_mean"], stats["eeg_scale"]
+            )
             signals["eeg_mask"] = Ones((len(rows), samples))
         return signals
 
     def _chosen(self, fmri: WindowArray, folds: NDArray[np.int64]) -> Rows:
         """Choose voxels by the windows that teach, (voxel,); what is held out has no part in it."""
         if self.choose == REPRODUCIBLE:
-            return reproducible_voxels(fmri, segments(self.data.windows, self.split.train), self.most)
-        return driven_voxels(self.taught_clips, fmri, folds, self.most)
+            return reproducible_voxels(fmri, segments(self.data.windows, self.split.train), self.max_voxels)
+        return driven_voxels(self.taught_clips, fmri, folds, self.max_voxels)
 
     @cached_property
     def taught_clips(self) -> list[Pixels]:
@@ -284,7 +286,7 @@ class SetWindows:
             self._last = (row, clip)
         return self._last[1][frame, lines]
 
-    def held(self, repeats: Repeats = "single") -> list[SetRun]:
+    def test_runs(self, repeats: Repeats = "single") -> list[SetRun]:
         """List the runs that are held out. The mean of several showings belongs to the run of the first.
 
         Responses have no run of several windows: the first showings of all that is held out count as one,
@@ -335,7 +337,7 @@ class SetWindows:
         if self.draft.eeg is not None and "eeg_mean" in stats:
             arrays["eeg"] = np.empty((count, len(self.draft.eeg.channels), grid.samples), np.float32)
             arrays["eeg_mask"] = np.ones((count, grid.samples), np.float32)
-        for first in tracked(range(0, count, _AT_A_TIME), "reading signals"):
+        for first in progress(range(0, count, _AT_A_TIME), "reading signals"):
             batch = trials[first : first + _AT_A_TIME]
             part = slice(first, first + len(batch))
             if "fmri" in arrays:
@@ -386,7 +388,7 @@ class SetWindows:
 
     def each_clip(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
         """Yield the clips of windows one by one, in the size and rate of the bundle."""
-        for first in tracked(range(0, len(rows), _AT_A_TIME), "reading clips"):
+        for first in progress(range(0, len(rows), _AT_A_TIME), "reading clips"):
             yield from self._read_clips(rows[first : first + _AT_A_TIME])
 
     def _read_clips(self, rows: Rows) -> Iterator[NDArray[np.uint8]]:
@@ -448,7 +450,7 @@ class SetWindows:
             "windows": len(self.split.train),
             "minutes": round(len(self.split.train) * self.data.window_s / 60, 2),
             "taught": subject_stats.digest,
-            "told": [*self._notes, *self.study_notes, *examination.told()],
+            "told": [*self._notes, *self.study_notes, *examination.sentences()],
         }
         if self.choose != DRIVEN:
             provenance["voxels_chosen"] = self.choose

@@ -114,7 +114,7 @@ class AnyShowing(Protocol):
         """Return what the windows showed."""
         ...
 
-    def told(self) -> list[str]:
+    def words(self) -> list[str]:
         """Return the words that an events file has for what each window showed; empty where it has none."""
         ...
 

@@ -26,7 +26,7 @@ from rtdecode.signal.volume.projection import Projection
 from rtdecode.timing import TimingGrid
 from train.config.builders import Later
 from train.config.recipe import numbers
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.config.training_films import REAL, TrainingFilm
 from train.data.arrays import in_head, normalised_signals, statistics
 from train.data.chain import draft_bundle, unit_statistics
@@ -134,7 +134,7 @@ class Showing:
         windows = ClipWindows(self.grid, clip_of(self.grid))
         return ShownClips(film_clips(film, windows)[:count], clip_cuts(film, windows)[:count])
 
-    def told(self) -> list[str]:
+    def words(self) -> list[str]:
         """Return the words of the shots in each window."""
         film = self.session().film
         # From 0 on, as the film's own times are.
@@ -219,7 +219,7 @@ class SimulatedSessions:
         people += [replace(self.who, subject=number, own_noise=True) for number in further]
         return {who.name: replace(self, who=who, subjects=()) for who in people}
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Refuse what cannot be trained on before anything is simulated.
 
         Raises
@@ -256,7 +256,7 @@ class SimulatedSessions:
             tr_s=self.who.tr_s,
         )
 
-    def seeds(self, work: Work) -> dict[str, list[int]]:
+    def seeds(self, work: RunContext) -> dict[str, list[int]]:
         """Return the seeds of each kind, moved by the seed of the run.
 
         Raises
@@ -286,15 +286,15 @@ class SimulatedSessions:
         UsageError
             If a film cannot be read, or is shorter than one window.
         """
-        fresh_film = next((film.name for film in films if film.drawn), NATURAL)
+        fresh_film = next((film.name for film in films if film.by_seed), NATURAL)
         window_s = float(self.grid.window)
-        lengths = [self.seconds if film.drawn else film.length(self.seconds, window_s) for film in films]
+        lengths = [self.seconds if film.by_seed else film.length(self.seconds, window_s) for film in films]
         timed_films = tuple(zip(films, lengths, strict=True))
         return FilmSessions(
             **(vars(self) | {"who": replace(self.who, film=fresh_film), "films": timed_films})
         )
 
-    def showings(self, work: Work) -> list[Showing]:
+    def showings(self, work: RunContext) -> list[Showing]:
         """List the sessions for training, which are those of `sessions`."""
         seeds = self.seeds(work)["sessions"]
         return [
@@ -307,7 +307,7 @@ class SimulatedSessions:
         everybody = self.participants()
         return everybody[next(iter(everybody)) if name is None else name]
 
-    def taught(self, work: Work) -> Taught:
+    def taught(self, work: RunContext) -> Taught:
         """Simulate the sessions of `sessions`, each as a stage on disk, and normalise their windows."""
         showings = self.showings(work)
         first = showings[0]
@@ -329,11 +329,11 @@ class SimulatedSessions:
             projection=projection,
         )
 
-    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+    def everybody_taught(self, work: RunContext) -> dict[str, Taught]:
         """Simulate the sessions that teach, by participant, the default one first; see `taught`."""
         return {name: sessions.taught(work) for name, sessions in self.participants().items()}
 
-    def left_out(self, work: Work) -> NDArray[np.int64] | None:
+    def left_out(self, work: RunContext) -> NDArray[np.int64] | None:
         """Say which windows are left out together when choices are made; None leaves out each by itself."""
         return None
 
@@ -348,7 +348,7 @@ class SimulatedSessions:
         """
         return manifest(self.who, self.grid, self.band, self.baseline, projection, self.modalities)
 
-    def provenance(self, work: Work) -> dict[str, Any]:
+    def provenance(self, work: RunContext) -> dict[str, Any]:
         """Return what a bundle says about the data it was trained on."""
         used = {kind: seeds for kind, seeds in self.seeds(work).items() if seeds}
         who = f"preset {self.who.preset}, subject {self.who.subject}{_cortex(self.who)}"
@@ -403,7 +403,7 @@ class FilmSessions(SimulatedSessions):
         """Draft the manifest as for other sessions; it also says by which chain they are prepared."""
         return replace(super().manifest(projection), chain=self.chain)
 
-    def showings(self, work: Work, kind: str = "sessions") -> list[Showing]:
+    def showings(self, work: RunContext, kind: str = "sessions") -> list[Showing]:
         """List the sessions of one kind (of `KINDS`): every film under every seed.
 
         Films from files are for training alone: who has seen them in one session knows them in all. `free`
@@ -418,25 +418,25 @@ class FilmSessions(SimulatedSessions):
         suffered = ("", *DISTURBANCES) if kind == "presence" else ("",)
         showings = []
         for film, seconds in self.films:
-            if (kind != "sessions" and not film.drawn) or (kind == "free" and film.name not in _OF_SHAPES):
+            if (kind != "sessions" and not film.by_seed) or (kind == "free" and film.name not in _OF_SHAPES):
                 continue
             for what, preset, seed in product(suffered, presets, self.seeds(work)[kind]):
-                title = f"{film.key}-{seed}" if film.drawn else film.key
+                title = f"{film.key}-{seed}" if film.by_seed else film.key
                 showings.append(
                     Showing(
                         name=f"{self.who.prefix}{film.key}-{seed}{self._at(preset)}{_mark(what)}",
                         title=title,
-                        who=replace(self.who, film=film.shown, preset=preset, disturbance=what),
+                        who=replace(self.who, film=film.source, preset=preset, disturbance=what),
                         seed=seed,
                         seconds=min(seconds, _DISTURBED_S) if what else seconds,
-                        kind=film.name if film.drawn else REAL,
+                        kind=film.name if film.by_seed else REAL,
                         cuts="grid" if kind == "sessions" else "free",
                         grid=self.grid,
                     )
                 )
         return showings
 
-    def _resting(self, work: Work) -> list[Showing]:
+    def _resting(self, work: RunContext) -> list[Showing]:
         """List sessions in which the participant rests before a grey screen."""
         return [
             Showing(
@@ -459,7 +459,7 @@ class FilmSessions(SimulatedSessions):
         """What the confidence is fitted on, in words."""
         return f"held-out simulated windows, presets {', '.join(self.presets)}"
 
-    def left_out(self, work: Work) -> NDArray[np.int64]:
+    def left_out(self, work: RunContext) -> NDArray[np.int64]:
         """Say which windows are left out together when choices are made, (window,), from 0 on.
 
         They are those of one title: a window of a fixed film that is shown under two seeds must not be chosen
@@ -467,10 +467,10 @@ class FilmSessions(SimulatedSessions):
         """
         return by_title(self.showings(work))
 
-    def provenance(self, work: Work) -> dict[str, Any]:
+    def provenance(self, work: RunContext) -> dict[str, Any]:
         """Return what a bundle says about its data. Films from files go by their name alone, and digest."""
         films = [
-            {"film": film.name, "seconds": seconds} | ({} if film.drawn else {"sha256": film.digest})
+            {"film": film.name, "seconds": seconds} | ({} if film.by_seed else {"sha256": film.digest})
             for film, seconds in self.films
         ]
         return super().provenance(work) | {"films": films}
@@ -480,7 +480,7 @@ def _mark(disturbance: str) -> str:
     return f"-{disturbance}" if disturbance else ""
 
 
-def _watched(work: Work, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
+def _watched(work: RunContext, raw: Bundle, showings: Sequence[Showing]) -> Arrays:
     """Make windows and clips of all sessions. Each session is a stage."""
 
     def make(showing: Showing) -> Arrays:

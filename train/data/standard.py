@@ -85,7 +85,7 @@ class Statistics:
         """SHA-256 of the names of the windows that they rest on."""
         return names_digest(self.windows)
 
-    def told(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Say what standardising by these statistics cannot take back, a sentence for each column."""
         return [
             f"The release scaled each run of {self.subject}'s {column} by itself. A held-out run was scaled "

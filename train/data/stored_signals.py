@@ -25,7 +25,7 @@ from rtdecode import strict_json
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError
 from train.config import disk_space
-from train.config.run_context import Arrays, tracked, write_arrays
+from train.config.run_context import Arrays, progress, write_arrays
 from train.data.dataset import Acquired, Chain, Column, DataSet, WindowTable
 from train.data.shards import Shards, mapped
 
@@ -119,7 +119,7 @@ def store(data: DataSet, columns: Sequence[Column], folder: Path) -> StoredSigna
             **lack,
         )
     private.folder(place)
-    for path, group in tracked(absent, "keeping signals"):
+    for path, group in progress(absent, "keeping signals"):
         _write(path, {column: _read(data, column, group) for column in columns}, absent_bytes)
     return StoredSignals(
         of=data,

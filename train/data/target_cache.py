@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rtdecode import strict_json
 from rtdecode.errors import UsageError
 from train.config import disk_space
-from train.config.run_context import Arrays, tracked, write_arrays
+from train.config.run_context import Arrays, progress, write_arrays
 from train.data.dataset import DataSet
 from train.data.shards import Shards
 from train.weights.source import Source
@@ -358,7 +358,7 @@ def _try(targets: Sequence[Target], inputs: _Inputs, out: Path, stored: str) -> 
     count = sum(len(lot) for lot in inputs.lots)
     needed = 0
     written: NDArray[Any] | None = None
-    for target in tracked(targets, "trying targets"):
+    for target in progress(targets, "trying targets"):
         computed = target.opened()(_sample(target.reads, inputs, written))
         if target.name == "captions":
             written = computed["values"]
@@ -391,7 +391,7 @@ def _files(target: Target, inputs: _Inputs, folder: Path, stored: str) -> list[s
     folder.mkdir(parents=True, exist_ok=True)
     make = None
     files = []
-    for number in tracked(range(len(inputs.lots)), target.name):
+    for number in progress(range(len(inputs.lots)), target.name):
         about = {
             "version": _VERSION,
             "inputs": inputs.digest(target.reads, number),
@@ -463,7 +463,7 @@ def _write_index(target: Target, inputs: _Inputs, files: list[str], folder: Path
         "tokens": tokens,
         **further,
         "options": dict(target.options),
-        "model": target.source.stated(),
+        "model": target.source.to_manifest(),
         "layout": inputs.data.layout,
         "files": files,
         "shown": [title for lot in inputs.lots for title in lot],

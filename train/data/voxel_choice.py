@@ -11,7 +11,7 @@ import numpy as np
 
 from train.closed_form.encoding import PICKING, best_explained, fold_errors
 from train.closed_form.film_encoding import fit_features
-from train.closed_form.film_space import Seen
+from train.closed_form.film_space import ClipTargets
 from train.config.run_context import Arrays
 from train.data.film_stages import encode_film
 from train.data.showing import PARTS, AnyShowing
@@ -41,8 +41,8 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
         level, and ``explained`` (voxel,), the share of their variance that is predicted.
     """
     encoded = [_seen(codec, showing) for showing in showings]
-    arrays = [np.concatenate([getattr(clips, name) for clips in encoded]) for name in Seen.__slots__]
-    features = fit_features(Seen(*arrays), window_s)
+    arrays = [np.concatenate([getattr(clips, name) for clips in encoded]) for name in ClipTargets.__slots__]
+    features = fit_features(ClipTargets(*arrays), window_s)
     first = showings[0].volumes()
     responses = []
     volumes = []
@@ -67,6 +67,6 @@ def find_voxels(codec: Arrays, showings: Sequence[AnyShowing], count: int, windo
     return {"voxels": first.voxels[best], "level": first.level[best], "explained": explained}
 
 
-def _seen(codec: Arrays, showing: AnyShowing) -> Seen:
+def _seen(codec: Arrays, showing: AnyShowing) -> ClipTargets:
     encoded = encode_film(codec, showing.tiles())
-    return Seen(encoded["latents"], encoded["structure"])
+    return ClipTargets(encoded["latents"], encoded["structure"])

@@ -74,7 +74,7 @@ class Volumes:
 
 
 @dataclass(frozen=True, eq=False)
-class Eeg:
+class ShardedEeg:
     """EEG in shards, brought to a number of samples and normalised, (window, channel, sample).
 
     Attributes

@@ -77,7 +77,7 @@ def chosen(available: Sequence[str], subjects: list[str] | None, folder: Path) -
     return list(dict.fromkeys(subjects or available))
 
 
-def asked(
+def checked_rows(
     windows: WindowTable, rows: Rows, column: str, columns: Sequence[str], folder: Path
 ) -> tuple[str, NDArray[np.int64]]:
     """Check what `DataSet.read` was asked for.

@@ -61,7 +61,7 @@ class Schedule(nn.Module):
         self.register_buffer("clock", clock.float(), persistent=False)
         self.last = float(clock[-1])
 
-    def at(self, remaining: Tensor) -> Tensor:
+    def clock_at(self, remaining: Tensor) -> Tensor:
         """Return the clock where a share of a sampler's evenly spaced steps is left, from 1 to 0, (row,).
 
         Step n of N begins where ``1 - n / N`` of them is left. Sampling begins at the last trained level
@@ -85,7 +85,7 @@ class Schedule(nn.Module):
     def levels(self, steps: int) -> list[float]:
         """Return the clock before each of some steps."""
         remaining = torch.tensor([1 - n / steps for n in range(steps)])
-        levels: list[float] = self.at(remaining).tolist()
+        levels: list[float] = self.clock_at(remaining).tolist()
         return levels
 
     def norm(self, now: Tensor) -> Tensor:

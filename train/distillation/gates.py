@@ -29,10 +29,10 @@ LEAST_DIVERSITY = 0.85
 MOST_LOST = 0.02
 
 # Whose signals condition a clip: the window's own, another window's, or none.
-OWN = "own"
+MATCHING_BRAIN = "own"
 OTHER = "other"
 NONE = "none"
-BRAINS = (OWN, OTHER, NONE)
+BRAINS = (MATCHING_BRAIN, OTHER, NONE)
 
 Latents = NDArray[np.float32]
 # Brain, rows of windows, their noise and the number of steps -> latents.
@@ -88,13 +88,13 @@ class Reference:
         Share of 2-way comparisons that each clip wins.
     """
 
-    few: NDArray[np.int64]
+    picked: NDArray[np.int64]
     latents: dict[str, Latents]
     seeds: list[Latents]
     wins: NDArray[np.float64]
 
 
-def shown(brain: str, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def signal_rows(brain: str, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Return the windows, of `count`, whose signals stand for those of `rows`."""
     # Half of all windows on lies one of another session, or of another time.
     return (rows + count // 2) % count if brain == OTHER else rows
@@ -118,7 +118,7 @@ def reference(
     picked = np.linspace(0, len(windows.truths) - 1, min(window_count, len(windows.truths))).astype(np.int64)
     latents = _of_brains(teacher, windows, picked, steps)
     other_seeds = _of_seeds(teacher, windows, picked, seeds, steps)
-    return Reference(picked, latents, other_seeds, _wins(windows, latents[OWN]))
+    return Reference(picked, latents, other_seeds, _wins(windows, latents[MATCHING_BRAIN]))
 
 
 def measure(student: Sampler, windows: Windows, reference: Reference, steps: int) -> dict[str, Any]:
@@ -132,19 +132,19 @@ def measure(student: Sampler, windows: Windows, reference: Reference, steps: int
         ``motion``, ``saturation`` and ``diversity``, ratios to the teacher's; ``brain_sensitivity``, the
         smaller one of such ratios of what changes with another window's brain, and with none.
     """
-    latents = _of_brains(student, windows, reference.few, steps)
-    true = reference.latents[OWN]
-    clips = windows.frames(latents[OWN])
+    latents = _of_brains(student, windows, reference.picked, steps)
+    true = reference.latents[MATCHING_BRAIN]
+    clips = windows.frames(latents[MATCHING_BRAIN])
     teacher_clips = windows.frames(true)
-    lost = reference.wins - _wins(windows, latents[OWN])
+    lost = reference.wins - _wins(windows, latents[MATCHING_BRAIN])
     changed = {
-        brain: _change(latents[OWN][reference.few], latents[brain])
-        / _change(true[reference.few], reference.latents[brain])
+        brain: _change(latents[MATCHING_BRAIN][reference.picked], latents[brain])
+        / _change(true[reference.picked], reference.latents[brain])
         for brain in (OTHER, NONE)
     }
-    seeds = _of_seeds(student, windows, reference.few, len(reference.seeds), steps)
+    seeds = _of_seeds(student, windows, reference.picked, len(reference.seeds), steps)
     return {
-        "error": float(np.square(latents[OWN] - true).mean() / true.var()),
+        "error": float(np.square(latents[MATCHING_BRAIN] - true).mean() / true.var()),
         "identification": {
             "value": float(lost.mean()),
             **of_mean(lost, windows.groups, bounded=False).entries(),
@@ -152,8 +152,8 @@ def measure(student: Sampler, windows: Windows, reference: Reference, steps: int
         },
         "motion": float(_motion(clips) / _motion(teacher_clips)),
         "saturation": float(_saturation(clips) / _saturation(teacher_clips)),
-        "diversity": _spread(latents[OWN][reference.few], seeds)
-        / _spread(true[reference.few], reference.seeds),
+        "diversity": _spread(latents[MATCHING_BRAIN][reference.picked], seeds)
+        / _spread(true[reference.picked], reference.seeds),
         "brain_sensitivity": min(changed.values()),
         "brain_sensitivity_other": changed[OTHER],
         "brain_sensitivity_none": changed[NONE],
@@ -178,14 +178,14 @@ def _of_brains(
     sampler: Sampler, windows: Windows, picked: NDArray[np.int64], steps: int
 ) -> dict[str, Latents]:
     noise = windows.noise(0)
-    rows = {OWN: np.arange(len(noise)), OTHER: picked, NONE: picked}
+    rows = {MATCHING_BRAIN: np.arange(len(noise)), OTHER: picked, NONE: picked}
     return {brain: sampler(brain, rows[brain], noise[rows[brain]], steps) for brain in BRAINS}
 
 
 def _of_seeds(
     sampler: Sampler, windows: Windows, picked: NDArray[np.int64], seeds: int, steps: int
 ) -> list[Latents]:
-    return [sampler(OWN, picked, windows.noise(1 + seed)[picked], steps) for seed in range(seeds)]
+    return [sampler(MATCHING_BRAIN, picked, windows.noise(1 + seed)[picked], steps) for seed in range(seeds)]
 
 
 def _wins(windows: Windows, latents: Latents) -> NDArray[np.float64]:

@@ -122,7 +122,7 @@ class Student(Trainable):
         noise = batch["noise"]
         with torch.no_grad():
             tokens = self.encoder(batch).tokens
-            target = targets.asked(
+            target = targets.student_target(
                 self.how,
                 partial(self.teacher, tokens),
                 partial(self.student.velocity, tokens),
@@ -130,7 +130,7 @@ class Student(Trainable):
                     start=noise * schedule.norm(torch.tensor(schedule.last)),
                     clean=batch["latents"],
                     noise=noise,
-                    now=schedule.at(batch["left"]),
+                    now=schedule.clock_at(batch["left"]),
                 ),
                 self._level,
             )
@@ -150,7 +150,7 @@ class Student(Trainable):
 
     def _level(self, remaining: float) -> float:
         # Not a tensor of the accelerator: levels are drawn where torch's numbers are.
-        return float(self.student.schedule.at(torch.tensor(remaining)))
+        return float(self.student.schedule.clock_at(torch.tensor(remaining)))
 
 
 def attached(phases: Mapping[str, Phase]) -> dict[str, Adapter]:

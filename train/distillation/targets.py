@@ -33,7 +33,7 @@ EPSILON = 5e-3
 
 
 @dataclass(frozen=True)
-class Wanted:
+class StudentTarget:
     """What a student is asked, and what it should answer.
 
     Attributes
@@ -106,13 +106,13 @@ class Path:
     now: Tensor
 
 
-def asked(
+def student_target(
     how: Distillation,
     teacher: Velocity,
     student: MeanVelocity,
     path: Path,
     shift: Callable[[float], float],
-) -> Wanted:
+) -> StudentTarget:
     """Say what the student is asked on a batch.
 
     Parameters
@@ -138,7 +138,7 @@ def asked(
 
 def followed(
     teacher: Velocity, noise: Tensor, levels: Sequence[float], pairs: int, shares: tuple[float, float, float]
-) -> Wanted:
+) -> StudentTarget:
     """Follow the teacher from noise through all levels, and pick pairs of points of its path.
 
     Each step is a midpoint step: the velocity half way carries the latents the whole way. Every point of the
@@ -177,12 +177,12 @@ def followed(
     moved = (path[last, rows] - begin) / (until - now).view(-1, 1, 1, 1, 1)
     still = torch.stack(velocities)[first, rows]
     velocity = torch.where(standing.view(-1, 1, 1, 1, 1), still, moved)
-    return Wanted(begin, now, torch.where(standing, now, until), velocity, rows)
+    return StudentTarget(begin, now, torch.where(standing, now, until), velocity, rows)
 
 
 def differentiated(
     teacher: Velocity, student: MeanVelocity, latents: Tensor, now: Tensor, until: Tensor
-) -> Wanted:
+) -> StudentTarget:
     """Take the teacher's velocity less the student's own change along it.
 
     Parameters
@@ -200,7 +200,7 @@ def differentiated(
     change = (ahead - behind) / (2 * wide)
     span = (now - until).view(-1, 1, 1, 1, 1)
     rows = torch.arange(len(latents), device=latents.device)
-    return Wanted(latents, now, until, velocity - span * change, rows)
+    return StudentTarget(latents, now, until, velocity - span * change, rows)
 
 
 def jittered(steps: int, shift: Callable[[float], float]) -> list[float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rtdecode import strict_json
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.distillation import gates
 from train.distillation.gates import Reference, Sampler, Windows
 from train.trainer import loop
@@ -35,7 +35,7 @@ _FAILED = 10.0
 
 
 @dataclass(frozen=True)
-class Held:
+class TeacherMonitor:
     """Held-out windows, and who draws them.
 
     Attributes
@@ -52,7 +52,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillationLog:
     """What was measured while a student was taught.
 
     Attributes
@@ -72,20 +72,22 @@ def teaches_student(phase: Phase, offered: Collection[str]) -> bool:
     return set(phase.losses) <= {*offered}
 
 
-def apart(phases: Mapping[str, Phase], offered: Collection[str]) -> tuple[dict[str, Phase], dict[str, Phase]]:
+def split_phases(
+    phases: Mapping[str, Phase], offered: Collection[str]
+) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Divide phases into those that train something else, and those that teach a student."""
     distilling = {name: phase for name, phase in phases.items() if teaches_student(phase, offered)}
     return {name: phase for name, phase in phases.items() if name not in distilling}, distilling
 
 
 def teach(
-    work: Work,
+    work: RunContext,
     system: Trainable,
     phases: Mapping[str, Phase],
     draw: Callable[[Place], Any],
     machine: Machine,
-    monitor: Held,
-) -> Lessons:
+    monitor: TeacherMonitor,
+) -> DistillationLog:
     """Train a system with a student.
 
     Parameters
@@ -100,27 +102,29 @@ def teach(
     reference = _reference(work, monitor)
     watch = partial(_hold, work, system, monitor, reference)
     log = loop.train(system, phases, draw, _folder(work), watch, work.seed, machine)
-    return Lessons(log, _rows(work))
+    return DistillationLog(log, _rows(work))
 
 
-def _reference(work: Work, monitor: Held) -> Reference:
+def _reference(work: RunContext, monitor: TeacherMonitor) -> Reference:
     """Let the teacher draw, once: what it drew is kept with the stages."""
 
-    def drawn() -> Arrays:
+    def teacher_latents() -> Arrays:
         reference = gates.reference(monitor.teacher, monitor.windows, _OTHER_BRAIN_WINDOWS, _SEEDS)
         return {
-            "few": reference.few,
+            "few": reference.picked,
             "wins": reference.wins,
             "seeds": np.stack(reference.seeds),
             **reference.latents,
         }
 
-    arrays = work.stage("teacher", drawn)
+    arrays = work.stage("teacher", teacher_latents)
     latents = {brain: arrays[brain] for brain in gates.BRAINS}
     return Reference(arrays["few"], latents, list(arrays["seeds"]), arrays["wins"])
 
 
-def _hold(work: Work, system: Trainable, monitor: Held, reference: Reference, phase: str, step: int) -> float:
+def _hold(
+    work: RunContext, system: Trainable, monitor: TeacherMonitor, reference: Reference, phase: str, step: int
+) -> float:
     """Hold the student against its teacher, and write what was found; return how far it is from it."""
     # A resumed phase comes by the steps after its checkpoint again.
     rows = [row for row in _rows(work) if (row["phase"], row["step"]) != (phase, step)]
@@ -137,14 +141,14 @@ def _hold(work: Work, system: Trainable, monitor: Held, reference: Reference, ph
     return distance
 
 
-def _rows(work: Work) -> list[dict[str, Any]]:
+def _rows(work: RunContext) -> list[dict[str, Any]]:
     path = _path(work)
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def _folder(work: Work) -> Path:
+def _folder(work: RunContext) -> Path:
     return work.stages / "distillation"
 
 
-def _path(work: Work) -> Path:
+def _path(work: RunContext) -> Path:
     return _folder(work) / "gates.jsonl"

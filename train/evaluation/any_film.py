@@ -27,7 +27,7 @@ from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
 from train.config.builders import Later
 from train.config.recipe import numbers
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import averaged_signals
 from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import (
@@ -39,11 +39,11 @@ from train.data.phantom import (
 )
 from train.data.simulated import SimulatedSessions
 from train.evaluation import published, section
-from train.evaluation.beside import OTHER_FILM, OTHER_SUBJECT, REST
+from train.evaluation.beside import OTHER_FILM, OTHER_SUBJECT, RESTING_BRAIN
 from train.evaluation.examples import examples
 from train.evaluation.film_figures import groups, words_of
-from train.evaluation.film_scores import Shown, describe
-from train.evaluation.held_out_sessions import HeldOutSessions, Rows, check_windows, drawn
+from train.evaluation.film_scores import FilmWindows, describe
+from train.evaluation.held_out_sessions import HeldOutSessions, Rows, check_windows, draw_windows
 from train.evaluation.identification import by_preset, judging_seeds
 from train.evaluation.oracle import Oracle
 from train.evaluation.pictures import sheet
@@ -57,7 +57,7 @@ from train.evaluation.references import (
     ridge_of,
     watch,
 )
-from train.evaluation.result import OWN_SESSIONS, Judged, Request, Show
+from train.evaluation.result import OWN_SESSIONS, Decode, Evaluation, Request
 from train.evaluation.section import EvaluatedRun, HeldOutWindows, Section, sections_for, sections_of
 from train.evaluation.section_runner import decode_ahead, evaluate
 from train.interface.system import Plan, System, Trained
@@ -69,7 +69,7 @@ _ELSEWHERE = 5000
 _OTHER_BRAINS = 3
 
 
-def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Request) -> Judged:
+def on_film(data: Any, bundle: Bundle, system: System, show: Decode, request: Request) -> Evaluation:
     """Judge a finished run on the films of a request, each at each of its presets.
 
     Figures and tables of all films but the first carry the film's name and a slash before their own.
@@ -97,7 +97,9 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
         _check(film)
     _check_repeats(films, request)
     networks = published.load(request)
-    combined = Judged({}, {"networks": networks.told()} if networks.networks() else {}, simulated=True)
+    combined = Evaluation(
+        {}, {"networks": networks.network_rows()} if networks.networks() else {}, simulated=True
+    )
     # Films from files share them, as all of them are held against what is learned from one kind of film.
     ridge = _ridge(bundle, system, data.who, request)
 
@@ -111,7 +113,7 @@ def on_film(data: Any, bundle: Bundle, system: System, show: Show, request: Requ
     for film in films:
         who = replace(data.who, film=film)
 
-        def judge(who: Participant) -> Judged:
+        def judge(who: Participant) -> Evaluation:
             baselines = baselines_of(_learner(who))
             run = EvaluatedRun(
                 show,
@@ -182,7 +184,9 @@ class AnyFilm:
                 count = whole_windows(data.grid, round(self.seconds * FPS), None)
                 check_windows(self.windows, [count] * len(judging_seeds(self.seeds)))
 
-    def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: Plan, data: SimulatedSessions, trained: Trained, show: Decode
+    ) -> Evaluation:
         """Judge what was just trained."""
         request = Request(
             seeds=self.seeds,
@@ -194,7 +198,9 @@ class AnyFilm:
         )
         return on_film(data, trained.bundle, trained.system, show, request)
 
-    def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(
+        self, data: SimulatedSessions, trained: Trained, show: Decode, request: Request
+    ) -> Evaluation:
         """Judge a finished run as requested, on its own films where none is named."""
         options = {key: getattr(request, key) or getattr(self, key) for key in ("sections", "windows")}
         full_request = replace(request, film=request.film or self.films, **options)
@@ -249,7 +255,9 @@ def _ridge(
     return cache(lambda who: ridge_of(bundle, system, fresh_sessions(who, seeds, request.seconds)))
 
 
-def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: Sequence[Section]) -> Judged:
+def judge_film(
+    run: EvaluatedRun, who: Participant, request: Request, sections: Sequence[Section]
+) -> Evaluation:
     """Judge sessions in which the participant watches one kind of film.
 
     Parameters
@@ -273,7 +281,7 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     sessions = _Watched(run, who, request.seconds, trials, is_apart=is_apart).sessions(request.windows)
     if request.ahead:
         decode_ahead(run, sessions, sections)
-        return Judged({})
+        return Evaluation({})
     stand_ins = {OTHER_FILM: next_sessions} if is_apart else {}
     evaluation = evaluate(run, sessions, sections, stand_ins)
     repeats = len(trials[0])
@@ -295,7 +303,7 @@ def judge_film(run: EvaluatedRun, who: Participant, request: Request, sections: 
     picked = examples(words, evaluation.wins, evaluation.first, run.bundle.manifest.clip.fps)
     picture = sheet(evaluation.first, run.bundle.manifest, f"{words}, simulated participant")
     shown_pictures = {f"{title(who.film)}.png": picture, **evaluation.pictures(title(who.film))}
-    return Judged(figures, tables, shown_pictures, picked)
+    return Evaluation(figures, tables, shown_pictures, picked)
 
 
 def _regions(bundle: Bundle, who: Participant) -> dict[str, NDArray[np.bool_]]:
@@ -323,10 +331,10 @@ class _Watched:
         first = self._watch(self.who, self.trials[0][0])
         # Sessions of one length have as many windows.
         counts = [windows_of(self.run.bundle.manifest, first)] * len(self.trials)
-        rows = drawn(counts, window_count, same=True)
+        rows = draw_windows(counts, window_count, same=True)
 
         @cache
-        def same_film() -> Shown:
+        def same_film() -> FilmWindows:
             return self._describe(first, rows[0])
 
         def windows(number: int) -> HeldOutWindows:
@@ -345,7 +353,7 @@ class _Watched:
     def _watch(self, who: Participant, seed: int) -> PhantomSession:
         return watch(who, seed, self.seconds)
 
-    def _describe(self, session: PhantomSession, rows: Rows) -> Shown:
+    def _describe(self, session: PhantomSession, rows: Rows) -> FilmWindows:
         """Measure what a session shows."""
         bundle = self.run.bundle
         manifest = bundle.manifest
@@ -365,7 +373,7 @@ class _Watched:
         elsewhere = replace(self.who, film=self.run.baselines.kind)
         stranger = replace(self.who, subject=self.who.subject + 1)
         controls = {
-            REST: self._inputs((watch(resting, seed, seconds) for seed in trial), rows),
+            RESTING_BRAIN: self._inputs((watch(resting, seed, seconds) for seed in trial), rows),
             OTHER_SUBJECT: self._inputs((watch(stranger, seed, seconds) for seed in trial), rows),
         }
         if not self.is_apart:
@@ -379,7 +387,9 @@ def next_sessions(number: int, counts: Sequence[int]) -> list[tuple[int, int]]:
     return [((number + step) % len(counts), 0) for step in range(1, _OTHER_BRAINS + 1)]
 
 
-def _told(who: Participant, truths: Sequence[Shown], baselines: References, *, fixed: bool) -> dict[str, Any]:
+def _told(
+    who: Participant, truths: Sequence[FilmWindows], baselines: References, *, fixed: bool
+) -> dict[str, Any]:
     """Say what was judged, and what its figures rest on."""
     films = truths[:1] if fixed else truths
     _, resampled = groups(films, by_session=not fixed)

@@ -10,14 +10,14 @@ import numpy as np
 from rtdecode.bundle import Manifest
 from train.config.run_context import Arrays
 
-OWN = ""
+DECODER = ""
 # The modalities that the decoder is given.
-ROUTES = {OWN: ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
+ROUTES = {DECODER: ("eeg", "fmri"), "_eeg": ("eeg",), "_fmri": ("fmri",)}
 # The same decoder and noise without a signal, and with one step.
 NULL = "_null"
 ONE_STEP = "_one_step"
 # Brains that tell nothing of the film, or tell it as no decoder has learned.
-REST = "_rest"
+RESTING_BRAIN = "_rest"
 OTHER_SUBJECT = "_other_subject"
 OTHER_FILM = "_other_film"
 # The window of the training films that is most like the decoder's clip.
@@ -44,7 +44,7 @@ HELPERS = (WITHOUT_ADAPTERS, EXCHANGED)
 def routes_of(manifest: Manifest) -> dict[str, tuple[str, ...]]:
     """Return the routes of a bundle: of one that reads a single modality there is one alone."""
     modalities = {*manifest.modalities}
-    return {suffix: group for suffix, group in ROUTES.items() if suffix == OWN or modalities > {*group}}
+    return {suffix: group for suffix, group in ROUTES.items() if suffix == DECODER or modalities > {*group}}
 
 
 def only(inputs: Arrays, modalities: Sequence[str]) -> Arrays:

@@ -234,8 +234,8 @@ def _clean(session: PhantomSession, driven: "_Driven", times: Matrix) -> NDArray
     person = session.person
     shift = scanner.read_shift(session.head, session.tr_s)
     response = bold(person, state, shift, times) / bold_scale(person, session.preset.feature_noise, shift)
-    gain, rest_level = (values[driven.at] for values in _levels(session))
-    return (rest_level + gain * response[:, driven.at]).astype(np.float32)
+    gain, rest_level = (values[driven.voxel_indices] for values in _levels(session))
+    return (rest_level + gain * response[:, driven.voxel_indices]).astype(np.float32)
 
 
 def predicted_eeg(bundle: Bundle, session: PhantomSession) -> Matrix:
@@ -270,7 +270,7 @@ def known_weights(bundle: Bundle, session: PhantomSession) -> Matrix:
     driven = _driven(bundle, session)
     weights = np.zeros(len(bundle.projection.voxels))
     _, _, share = _voxels(session)
-    weights[driven.columns] = np.sqrt(share[driven.at])
+    weights[driven.columns] = np.sqrt(share[driven.voxel_indices])
     return weights
 
 
@@ -310,11 +310,11 @@ def _volume_noise(bundle: Bundle, session: PhantomSession, slots: int) -> Shared
     """Return the noise of volumes that follow each other, in the units that the chain gives them."""
     driven = _driven(bundle, session)
     scale = bundle.stats["fmri_scale"].astype(np.float64)[driven.columns]
-    gain = _levels(session)[0][driven.at]
-    state = _state_columns(session, gain / scale, slots, driven.at)
-    shared = _shared_columns(session, scale, slots, driven.at)
+    gain = _levels(session)[0][driven.voxel_indices]
+    state = _state_columns(session, gain / scale, slots, driven.voxel_indices)
+    shared = _shared_columns(session, scale, slots, driven.voxel_indices)
     deviation, thermal = _private(session)
-    deviation = deviation[driven.at]
+    deviation = deviation[driven.voxel_indices]
     blocks = deviation[:, None, None] ** 2 * toeplitz(_over(scanner.PRIVATE_RHO, session) ** np.arange(slots))
     private_cov = (blocks + thermal**2 * np.eye(slots)) / scale[:, None, None] ** 2
     return SharedNoise(private_cov, np.concatenate([state, shared], axis=1))
@@ -332,7 +332,7 @@ class _Driven:
         Their places among those that the bundle reads.
     """
 
-    at: NDArray[np.int64]
+    voxel_indices: NDArray[np.int64]
     columns: NDArray[np.int64]
 
 

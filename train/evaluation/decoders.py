@@ -12,20 +12,20 @@ from train.config.run_context import Arrays
 from train.evaluation.beside import (
     CONSTANT,
     DECODED_COLOURS,
+    DECODER,
     EXCHANGED,
     FLOORS,
     NEAREST,
     NULL,
     ONE_STEP,
     ORACLE,
-    OWN,
     REVERSED,
     TOLD_COLOURS,
     WITHOUT_ADAPTERS,
     only,
     routes_of,
 )
-from train.evaluation.film_scores import Shown
+from train.evaluation.film_scores import FilmWindows
 from train.evaluation.reconstruct import conditions_alone
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows
 from train.interface.system import System
@@ -47,7 +47,7 @@ def decoders_of(
         Whether what has a suffix is wanted. The system's own clips always are.
     """
     listed = _decoders(run, windows)
-    return {suffix: make for suffix, make in listed.items() if suffix == OWN or is_wanted(suffix)}
+    return {suffix: make for suffix, make in listed.items() if suffix == DECODER or is_wanted(suffix)}
 
 
 def by_system(decoders: Mapping[str, Callable[[], Decoded]]) -> dict[str, Callable[[], Decoded]]:
@@ -59,11 +59,11 @@ def _decoders(run: EvaluatedRun, windows: HeldOutWindows) -> dict[str, Callable[
     truth = windows.truth
     oracle = run.baselines.oracle
     decode_own = cache(lambda: _decode(run, windows, windows.inputs))
-    decoders: dict[str, Callable[[], Decoded]] = {OWN: decode_own}
+    decoders: dict[str, Callable[[], Decoded]] = {DECODER: decode_own}
     if run.baselines.clips:
         decoders[NEAREST] = lambda: Decoded(run.nearest.to(_cut(decode_own(), truth)))
     for suffix, modalities in routes_of(run.bundle.manifest).items():
-        if suffix != OWN:
+        if suffix != DECODER:
             decoders[suffix] = partial(_decode, run, windows, only(windows.inputs, modalities))
     if run.system.denoises:
         decoders[ONE_STEP] = lambda: Decoded(run.show(windows.inputs, windows.spans, steps=1).clips)
@@ -100,7 +100,7 @@ def vectors(system: System, inputs: Arrays) -> NDArray[np.float32]:
     return np.concatenate([np.asarray(condition.pooled) for condition in conditions_alone(system, inputs)])
 
 
-def _cut(reconstruction: Decoded, truth: Shown) -> list[Pixels]:
+def _cut(reconstruction: Decoded, truth: FilmWindows) -> list[Pixels]:
     """Return the clips without the frame after the window."""
     return [clip[: len(truth.clips[0])] for clip in reconstruction.clips]
 
@@ -119,7 +119,7 @@ def _told_layout(clips: Sequence[Pixels]) -> Decoded:
 COLOURS_ALONE = dict(zip(TOLD_COLOURS, (_told_colour, _told_layout), strict=True))
 
 
-def exchanged_rows(truth: Shown) -> NDArray[np.int64]:
+def exchanged_rows(truth: FilmWindows) -> NDArray[np.int64]:
     """Return for each window the one that it is paired with (`film_scores.matched`), or itself."""
     rows = np.arange(len(truth.clips))
     for a, b in truth.pairs:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.scores import intervals
-from train.evaluation.beside import CONSTANT, DECODED_COLOURS, FLOORS, NEAREST, ORACLE, OWN, REVERSED
-from train.evaluation.film_scores import TEMPORAL, TOLD_COLOUR, Scores, Shown, averaged
+from train.evaluation.beside import CONSTANT, DECODED_COLOURS, DECODER, FLOORS, NEAREST, ORACLE, REVERSED
+from train.evaluation.film_scores import TEMPORAL, TOLD_COLOUR, FilmWindows, Scores, averaged
 from train.evaluation.result import Figures, unknown
 
 # Length of a block of the film, s, where there are enough of them.
@@ -34,7 +34,7 @@ Matrix = NDArray[np.float64]
 
 def figures(
     scores: Mapping[str, Sequence[Scores]],
-    truths: Sequence[Shown],
+    truths: Sequence[FilmWindows],
     chance: Mapping[str, float | None],
     *,
     fixed: bool,
@@ -126,12 +126,12 @@ def _differences(
     """Compare the decoder with each reference by every metric of which both have a figure."""
     differences: Figures = {}
     for reference in (suffix for suffix in _COMPARED if suffix in scores):
-        for metric in scores.get(OWN, [{}])[0]:
+        for metric in scores.get(DECODER, [{}])[0]:
             # Decoders do not differ in this metric, whose name is not that of a score of such clips.
             both = metric in scores[reference][0] and {metric, metric + reference} <= by_name.keys()
             if metric == TOLD_COLOUR or not both:
                 continue
-            own_scores = gathered(scores[OWN], metric, fixed=fixed)
+            own_scores = gathered(scores[DECODER], metric, fixed=fixed)
             reference_scores = gathered(scores[reference], metric, fixed=fixed)
             compared = difference(own_scores, reference_scores, units, pooled=metric == _POOLED)
             pair = (by_name[metric], by_name[metric + reference])
@@ -150,7 +150,7 @@ def gathered(sessions: Sequence[Scores], metric: str, *, fixed: bool = False) ->
     return np.concatenate(values), np.concatenate(weights)
 
 
-def groups(truths: Sequence[Shown], *, by_session: bool) -> tuple[NDArray[np.int64], str]:
+def groups(truths: Sequence[FilmWindows], *, by_session: bool) -> tuple[NDArray[np.int64], str]:
     """Tell which windows an interval keeps together.
 
     Parameters

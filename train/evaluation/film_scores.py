@@ -1,7 +1,7 @@
 """Scores of every window of a session against the film that was watched, whatever the film.
 
-`describe` measures the film once (`Shown`), and `score` holds clips against it: for each metric a score and a
-weight for each window. `train.evaluation.film_figures` makes figures of them.
+`describe` measures the film once (`FilmWindows`), and `score` holds clips against it: for each metric a score
+and a weight for each window. `train.evaluation.film_figures` makes figures of them.
 
 Clips may lie in files: all that is made of them is made of some frames, or of some rows of all clips, at a
 time, so that the memory that it takes does not grow with their number.
@@ -106,7 +106,7 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Shown:
+class FilmWindows:
     """What a film shows in the windows of a session.
 
     Attributes
@@ -145,7 +145,7 @@ def describe(
     where: list[Span],
     recoded: Sequence[Pixels] | None = None,
     rows: NDArray[np.int64] | None = None,
-) -> Shown:
+) -> FilmWindows:
     """Measure what a film shows.
 
     Parameters
@@ -169,7 +169,7 @@ def describe(
     cuts = _cuts(film, numbers, frames)
     # A cut at a window's very start is not inside.
     cuts_inside = [sum(k * frames < cut < (k + 1) * frames for cut in cuts) for k in range(len(where))]
-    return Shown(
+    return FilmWindows(
         clips=clips,
         where=where,
         cuts=cuts,
@@ -248,7 +248,7 @@ def matched(colours: Matrix, allowed: NDArray[np.bool_]) -> list[tuple[int, int]
 
 def score(
     clips: Sequence[Pixels],
-    truth: Shown,
+    truth: FilmWindows,
     mean_clip: Pixels,
     temperature: float,
     looks: Looks | None = None,
@@ -257,7 +257,7 @@ def score(
     return told_apart(clips, truth, mean_clip, temperature) | pictured(clips, truth, looks)
 
 
-def pictured(clips: Sequence[Pixels], truth: Shown, looks: Looks | None = None) -> Scores:
+def pictured(clips: Sequence[Pixels], truth: FilmWindows, looks: Looks | None = None) -> Scores:
     """Compare the clips of one session with its film as pictures and as moving ones.
 
     Parameters
@@ -294,7 +294,7 @@ def pictured(clips: Sequence[Pixels], truth: Shown, looks: Looks | None = None) 
     return scores
 
 
-def told_apart(clips: Sequence[Pixels], truth: Shown, mean_clip: Pixels, temperature: float) -> Scores:
+def told_apart(clips: Sequence[Pixels], truth: FilmWindows, mean_clip: Pixels, temperature: float) -> Scores:
     """Identify windows by the clips of one session.
 
     Parameters
@@ -341,7 +341,7 @@ def _centred(clips: Sequence[Pixels]) -> list[Pixels]:
     return [less(clip, mean) for clip in clips]
 
 
-def identify(alike: Matrix, plain: Matrix, truth: Shown, temperature: float) -> Scores:
+def identify(alike: Matrix, plain: Matrix, truth: FilmWindows, temperature: float) -> Scores:
     """Identify windows among those of their session.
 
     A name that ends in ``_centred`` says that the session's own mean was removed from its clips and from its

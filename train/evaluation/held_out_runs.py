@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from rtdecode.bundle import Bundle
 from rtdecode.errors import UsageError
 from train.config.builders import Later
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.set_windows import SetRun, SetWindows
 from train.data.sets.set_node import DataSetWindows
 from train.data.splits import Repeats
 from train.evaluation import section
-from train.evaluation.beside import OWN
+from train.evaluation.beside import DECODER
 from train.evaluation.examples import examples
 from train.evaluation.film_scores import Scores
 from train.evaluation.held_runs import sessions_of
 from train.evaluation.pictures import sheet
 from train.evaluation.published import load
 from train.evaluation.references import References
-from train.evaluation.result import Figures, Judged, Request, Show
+from train.evaluation.result import Decode, Evaluation, Figures, Request
 from train.evaluation.section import EvaluatedRun, sections_for, sections_of
 from train.evaluation.section_runner import decode_ahead, evaluate
 from train.interface.system import Plan, Trained
@@ -72,7 +72,9 @@ class HeldOutRuns:
             )
         sections_of(self.sections)
 
-    def judge(self, work: Work, plan: Plan, data: DataSetWindows, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: Plan, data: DataSetWindows, trained: Trained, show: Decode
+    ) -> Evaluation:
         """Judge what was just trained on the runs that are held out, of every participant.
 
         Figures of participants other than the default one have the participant's name and a slash before
@@ -89,7 +91,7 @@ class HeldOutRuns:
             judgement = _together(judgement, name, other)
         return judgement
 
-    def evaluate(self, data: DataSetWindows, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: DataSetWindows, trained: Trained, show: Decode, request: Request) -> Evaluation:
         """Judge a finished run on the held-out runs of ``data=DIR``, the data sets that it was trained on.
 
         Of several participants, one is judged: the default one, or that of ``subject=NAME``.
@@ -127,7 +129,7 @@ class HeldOutRuns:
         return judged(windows, trained, show, replace(request, **options))
 
 
-def _together(default: Judged, name: str, other: Judged) -> Judged:
+def _together(default: Evaluation, name: str, other: Evaluation) -> Evaluation:
     """Put the findings of another participant beside those of the default one, in the same tables."""
     tables = {title: [*rows, *other.tables.get(title, [])] for title, rows in default.tables.items()}
     return replace(default.with_participant(name, other), tables=tables)
@@ -150,7 +152,7 @@ def _check_windows(bundle: Bundle, data: SetWindows, request: Request) -> None:
         )
 
 
-def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> Judged:
+def judged(data: SetWindows, trained: Trained, show: Decode, request: Request) -> Evaluation:
     """Judge a decoder on the runs of a data set that are held out.
 
     Parameters
@@ -171,7 +173,7 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     bundle = trained.bundle
     sections = sections_for(request, section.OF_RECORDED)
     networks = load(request)
-    test_runs = data.held(request.repeats)
+    test_runs = data.test_runs(request.repeats)
     baselines = References(clips=data.taught_clips)
     run = EvaluatedRun(
         show,
@@ -187,9 +189,9 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     count = _count(data, test_runs, request.repeats)
     if request.ahead:
         decode_ahead(run, sessions, sections)
-        return Judged({})
+        return Evaluation({})
     evaluation = evaluate(run, sessions, sections, {_SHIFTED: partial(_shifts, data.data.window_s)})
-    own_scores = evaluation.scores.get(OWN, [{}] * len(test_runs))
+    own_scores = evaluation.scores.get(DECODER, [{}] * len(test_runs))
     evaluation.scores[CLEAR] = [
         _only(_identification(scores), data.clear(test_run.rows[rows]))
         for scores, test_run, rows in zip(own_scores, test_runs, sessions.rows, strict=True)
@@ -199,8 +201,8 @@ def judged(data: SetWindows, trained: Trained, show: Show, request: Request) -> 
     signals = "single trials" if count == 1 else f"mean of {count} repeats"
     films = [{"film": data.data.layout, "repeats": count, "signals": signals}]
     notes = [{"note": text} for text in (data.division, *bundle.manifest.provenance["told"])]
-    listed = {"networks": networks.told()} if networks.networks() else {}
-    return Judged(
+    listed = {"networks": networks.network_rows()} if networks.networks() else {}
+    return Evaluation(
         figures=_with_shifted(figures),
         tables={"films": films, "notes": notes} | listed,
         pictures={

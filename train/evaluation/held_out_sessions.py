@@ -44,7 +44,7 @@ class HeldOutSessions:
         return [len(rows) for rows in self.rows]
 
 
-def drawn(counts: Sequence[int], window_count: int | None, *, same: bool = False) -> list[Rows]:
+def draw_windows(counts: Sequence[int], window_count: int | None, *, same: bool = False) -> list[Rows]:
     """Draw the windows that are evaluated, by a fixed seed.
 
     They are stretches of neighbouring windows (`rtdecode.scores.intervals.BLOCK`), as clips carry on from
@@ -79,7 +79,7 @@ def drawn(counts: Sequence[int], window_count: int | None, *, same: bool = False
 
 
 def check_windows(window_count: int | None, counts: Sequence[int]) -> None:
-    """Refuse a number of windows that `drawn` cannot draw; the arguments are its own.
+    """Refuse a number of windows that `draw_windows` cannot draw; the arguments are its own.
 
     Raises
     ------

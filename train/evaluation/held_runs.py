@@ -17,7 +17,7 @@ from rtdecode.scores.events import Span
 from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.evaluation.film_scores import describe
-from train.evaluation.held_out_sessions import HeldOutSessions, drawn
+from train.evaluation.held_out_sessions import HeldOutSessions, draw_windows
 from train.evaluation.references import recoded
 from train.evaluation.section import EvaluatedRun, HeldOutWindows
 
@@ -59,7 +59,7 @@ def sessions_of(
             "no window was held out, so that there is nothing to evaluate. Hold out a run or a session when "
             "the system is trained (docs/data.md).",
         )
-    rows = drawn(counts, window_count, same=same)
+    rows = draw_windows(counts, window_count, same=same)
 
     def windows(number: int) -> HeldOutWindows:
         return _windows(run, runs[number], number, rows[number])

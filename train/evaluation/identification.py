@@ -31,9 +31,17 @@ from rtdecode.scores.accuracy import (
     report_accuracy,
     sessions_of,
 )
-from rtdecode.scores.events import Event, Span, apart, attribute, distractors, film_clip, read_events
+from rtdecode.scores.events import (
+    Event,
+    Span,
+    attribute,
+    distractors,
+    film_clip,
+    non_overlapping,
+    read_events,
+)
 from train.config.recipe import numbers
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.clip_grid import shown_frames
 from train.data.phantom import (
     Participant,
@@ -49,7 +57,7 @@ from train.data.simulated import SimulatedSessions
 from train.evaluation.beside import only, routes_of
 from train.evaluation.pictures import rows
 from train.evaluation.reconstruct import Reconstruction
-from train.evaluation.result import Figures, Judged, Request, Show, unknown
+from train.evaluation.result import Decode, Evaluation, Figures, Request, unknown
 from train.interface.system import Plan, Trained
 
 # Where in a window the frames lie that the sheet shows, and seconds of a fresh session.
@@ -92,7 +100,9 @@ class Identification:
         judging_seeds(self.seeds)
         data.check_length(self.seconds)
 
-    def judge(self, work: Work, plan: Plan, data: SimulatedSessions, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: Plan, data: SimulatedSessions, trained: Trained, show: Decode
+    ) -> Evaluation:
         """Judge what was just trained, and draw a picture of the first fresh session."""
         seeds = judging_seeds(self.seeds)
         figures = judge_phantom(show, trained.bundle, data.who, seeds, self.seconds)
@@ -100,9 +110,11 @@ class Identification:
         if not windows_of(trained.manifest, session):
             # A long window, or one that waits for many volumes, does not fit into so little.
             session = data.who.session(seeds[0], self.seconds)
-        return Judged(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
+        return Evaluation(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
 
-    def evaluate(self, data: SimulatedSessions, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(
+        self, data: SimulatedSessions, trained: Trained, show: Decode, request: Request
+    ) -> Evaluation:
         """Judge a finished run as requested.
 
         Raises
@@ -113,11 +125,11 @@ class Identification:
         data.check_length(request.seconds)
         return by_preset(data.who, request, partial(self._figures, trained.bundle, show, request))
 
-    def _figures(self, bundle: Bundle, show: Show, request: Request, who: Participant) -> Judged:
-        return Judged(judge_phantom(show, bundle, who, numbers(request.seeds), request.seconds))
+    def _figures(self, bundle: Bundle, show: Decode, request: Request, who: Participant) -> Evaluation:
+        return Evaluation(judge_phantom(show, bundle, who, numbers(request.seeds), request.seconds))
 
 
-def by_preset(who: Participant, request: Request, judge: Callable[[Participant], Judged]) -> Judged:
+def by_preset(who: Participant, request: Request, judge: Callable[[Participant], Evaluation]) -> Evaluation:
     """Judge on each requested preset. Figures and tables of all but the first carry the preset's name.
 
     Parameters
@@ -149,7 +161,7 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant],
     return combined
 
 
-def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
+def _sheet(show: Decode, bundle: Bundle, session: PhantomSession) -> Image.Image:
     """Draw film and reconstruction of a fresh session, row below row."""
     inputs = session_arrays(bundle, session)
     manifest = bundle.manifest
@@ -161,7 +173,7 @@ def _sheet(show: Show, bundle: Bundle, session: PhantomSession) -> Image.Image:
 
 
 def judge_phantom(
-    show: Show, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
+    show: Decode, bundle: Bundle, who: Participant, seeds: Sequence[int], seconds: float
 ) -> Figures:
     """Judge identification on fresh sessions of the simulated participant.
 
@@ -183,7 +195,7 @@ def judge_phantom(
         and ``_background`` for a decoder that knows the true background and nothing else.
     """
     data = fresh(bundle, who, seeds, seconds)
-    return judge_clips(show, bundle, data.inputs, data.truths, data.where, data.known)
+    return judge_clips(show, bundle, data.inputs, data.truths, data.where, data.events_by_run)
 
 
 @dataclass(frozen=True)
@@ -205,7 +217,7 @@ class Fresh:
     inputs: Arrays
     truths: Sequence[Pixels]
     where: list[Span]
-    known: dict[int, list[Event]]
+    events_by_run: dict[int, list[Event]]
 
 
 def judging_seeds(seeds: str | int | list[int]) -> list[int]:
@@ -249,7 +261,7 @@ def fresh(
 
 
 def judge_clips(
-    show: Show,
+    show: Decode,
     bundle: Bundle,
     inputs: Arrays,
     truths: Sequence[Pixels],
@@ -276,12 +288,12 @@ def judge_clips(
     for suffix, modalities in routes_of(bundle.manifest).items():
         clips = show(only(inputs, modalities), where).clips
         entries = identification(correlations(clips, truths, mean), where, events_by_run)
-        figures |= named(entries, suffix)
+        figures |= named_figures(entries, suffix)
     wins = background_wins(truths, where, events_by_run, mean)
     return figures | background_baseline(wins, where)
 
 
-def named(entries: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
+def named_figures(entries: Mapping[str, dict[str, Any] | None], suffix: str) -> Figures:
     """Name the figures of a route; one that no window gives is null, with its reason.
 
     Parameters
@@ -371,7 +383,7 @@ def _true_film(path: Path, fps: float | None = None) -> StoredClip:
         ) from error
 
 
-def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
+def judge_recording(show: Decode, bundle: Bundle, path: Path) -> Figures:
     """Judge a decoder on a recording whose truth is known; arguments as for `judge_clips`.
 
     Raises
@@ -407,7 +419,7 @@ def judge_recording(show: Show, bundle: Bundle, path: Path) -> Figures:
     frames = manifest.grid.hop_frames
     truths = [film_clip(film, start, manifest.clip.fps, frames) for _, start, _ in where]
     # Overlapping windows show the same film twice, and the film may end inside the last window.
-    rows = [i for i in apart(where) if len(truths[i]) == frames]
+    rows = [i for i in non_overlapping(where) if len(truths[i]) == frames]
     if not rows:
         raise UsageError(
             "recording-windows-outside-film",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rtdecode.disk.clip_file import Pixels
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.metrics.optical_flow import Flow, end_point_errors, flows
 from train.metrics.similarity import VARIANTS, published_psnr, published_ssim, resized
 
@@ -63,7 +63,7 @@ def likenesses(
 
     # OpenCV and SciPy leave Python's lock while they compute.
     with ThreadPoolExecutor(min(_MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
-        windows = list(tracked(pool.map(window, range(len(films))), "pictures", len(films)))
+        windows = list(progress(pool.map(window, range(len(films))), "pictures", len(films)))
     return {suffix: [scores[suffix] for scores in windows] for suffix in windows[0]}
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from rtdecode.errors import UsageError
 from train.config.builders import Later
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.recorded_sessions import RecordedSessions
 from train.evaluation import section
 from train.evaluation.held_out_sessions import check_windows
 from train.evaluation.held_runs import sessions_of
 from train.evaluation.pictures import sheet
 from train.evaluation.references import References
-from train.evaluation.result import Judged, Request, Show
+from train.evaluation.result import Decode, Evaluation, Request
 from train.evaluation.section import EvaluatedRun, sections_of
 from train.evaluation.section_runner import evaluate
 from train.interface.system import Plan, Trained
@@ -56,15 +56,17 @@ class LastRun:
         sections_of(self.sections)
         check_windows(self.windows, [held_run.windows for held_run in data.held])
 
-    def judge(self, work: Work, plan: Plan, data: RecordedSessions, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: Plan, data: RecordedSessions, trained: Trained, show: Decode
+    ) -> Evaluation:
         """Judge what was just trained on the held run."""
         run = EvaluatedRun(show, trained.bundle, trained.system, References(clips=()))
         evaluation = evaluate(run, sessions_of(run, data.held, self.windows), sections_of(self.sections))
         notes = [{"note": text} for text in (data.division, novelty(data), data.timing) if text]
         picture = sheet(evaluation.first, trained.manifest, "held-out run")
-        return Judged(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
+        return Evaluation(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
 
-    def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: Any, trained: Trained, show: Decode, request: Request) -> Evaluation:
         """Refuse to judge a finished run by itself: it does not say where its recordings lie.
 
         Raises

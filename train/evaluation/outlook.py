@@ -67,11 +67,11 @@ class Outlook:
         # Clips of a session that are small lie in memory.
         of_session = max(sessions.counts) * clip_bytes
         on_disk = windows * clip_bytes if windows * clip_bytes > IN_MEMORY else 0
-        stand_in_bytes = on_disk if stand_ins and not run.decodes_twice and run.show.kept is None else 0
+        stand_in_bytes = on_disk if stand_ins and not run.decodes_twice and run.show.archive is None else 0
         self.temporary_bytes = (
             on_disk + stand_in_bytes + (_AT_ONCE * of_session if of_session > IN_MEMORY else 0)
         )
-        archive = run.show.kept
+        archive = run.show.archive
         self.kept_bytes = 0 if archive is None else self.clips * (clip_bytes + latent_bytes)
         self._check_room(None if archive is None else archive.folder)
         self.seconds = (self.clips + again) * clip_s

@@ -13,12 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdecode.disk.animation import moving
+from rtdecode.disk.animation import animated_webp
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.scores.intervals import FEW, ends
+from rtdecode.scores.intervals import MIN_UNITS, ends
 from train.evaluation.beside import OTHER_FILM
-from train.evaluation.reading import BESIDE, CONTROLS, at_chance_words, main_figures, missing, reading
-from train.evaluation.result import Example, Figures, Judged
+from train.evaluation.reading import (
+    CONTROLS,
+    REFERENCE_HEADINGS,
+    at_chance_words,
+    main_figures,
+    missing,
+    reading,
+)
+from train.evaluation.result import Evaluation, Example, Figures
 
 # A clip is shown so wide, px, and every second frame of it.
 _WIDE = 192
@@ -93,12 +100,12 @@ def _row(name: str, figures: Figures) -> dict[str, Any]:
         "chance": figure["chance"],
         "other or shifted brain": figure["shuffled"] if other is None else other["value"],
     }
-    for suffix, heading in BESIDE.items():
+    for suffix, heading in REFERENCE_HEADINGS.items():
         row[heading] = figures.get(f"{name}{suffix}", {}).get("value")
     return row | {"constant": figure.get("constant"), "n": figure["n"], **_units(figure)}
 
 
-def page(judged: Judged) -> str:
+def page(judged: Evaluation) -> str:
     """Make the page."""
     tables = {name: rows for name, rows in judged.tables.items() if isinstance(rows, list) and rows}
     sentences = " ".join(reading(judged.figures))
@@ -151,7 +158,8 @@ def _chart(name: str, figures: Figures) -> str:
     figure = figures[name]
     chance = figure["chance"]
     references = {
-        heading: figures.get(f"{name}{suffix}", {}).get("value") for suffix, heading in BESIDE.items()
+        heading: figures.get(f"{name}{suffix}", {}).get("value")
+        for suffix, heading in REFERENCE_HEADINGS.items()
     }
     other = figures.get(f"{name}{OTHER_FILM}", {}).get("value", figure["shuffled"])
     rows = {"other or shifted brain": other, **references, "constant": figure.get("constant")}
@@ -219,7 +227,7 @@ def _units(figure: dict[str, Any]) -> dict[str, Any]:
     interval = figure.get("interval")
     if interval is None:
         return {"units": None}
-    is_short = interval["units"] <= FEW and interval["values"] is not None
+    is_short = interval["units"] <= MIN_UNITS and interval["values"] is not None
     values = interval["values"] if is_short else []
     listed = ", ".join(f"{value:.3f}" for value in values)
     return {"units": interval["units"], "each unit": listed, "no interval, because": interval["reason"]}
@@ -232,7 +240,7 @@ def _clips(examples: Sequence[Example]) -> str:
 def _window(example: Example) -> str:
     figures = []
     for heading, clip in example.clips.items():
-        data = base64.b64encode(moving(shrunk(clip), example.fps / _FRAME_STEP)).decode()
+        data = base64.b64encode(animated_webp(shrunk(clip), example.fps / _FRAME_STEP)).decode()
         words = html.escape(f"{heading} of {example.words}")
         picture = f'<img alt="{words}" width="{_WIDE}" src="data:image/webp;base64,{data}">'
         figures.append(f"<figure>{picture}<figcaption>{html.escape(heading)}</figcaption></figure>")

@@ -63,7 +63,7 @@ Matrix = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Seen:
+class NetworkFeatures:
     """What networks make of clips. An array of one row stands for a clip that is always the same.
 
     Attributes
@@ -92,7 +92,7 @@ class Seen:
 class Truth:
     """A film in the windows of a session, and which of them may stand against each other."""
 
-    seen: Seen
+    features: NetworkFeatures
     allowed: NDArray[np.bool_]
 
 
@@ -127,18 +127,18 @@ class Published:
         by_name = {"image": self.image, "video": self.video, "clip": self.clip, "dino": self.dino}
         return {name: network for name, network in by_name.items() if network is not None}
 
-    def look(self, clips: Sequence[Pixels]) -> Seen:
+    def look(self, clips: Sequence[Pixels]) -> NetworkFeatures:
         """Let all networks look at clips."""
         read = {
             name: np.stack([network.read(clip) for clip in clips])
             for name, network in self.networks().items()
         }
         motion = None if self.detector is None else self.detector(clips)
-        return Seen(clips, motion=motion, **read)
+        return NetworkFeatures(clips, motion=motion, **read)
 
-    def score(self, features: Seen, truth: Truth) -> Scores:
+    def score(self, features: NetworkFeatures, truth: Truth) -> Scores:
         """Score every window: metric -> score and weight; see `train.evaluation.film_scores.score`."""
-        film = truth.seen
+        film = truth.features
         count = len(film.clips)
         metrics: dict[str, Matrix] = classified(features, film)
         if features.clip is not None and film.clip is not None:
@@ -153,15 +153,15 @@ class Published:
 
     def of_film(self, truth: Truth) -> Scores:
         """Measure the film itself by what is measured without a truth."""
-        return weighted(_steady(truth.seen), len(truth.seen.clips))
+        return weighted(_steady(truth.features), len(truth.features.clips))
 
-    def shifted(self, features: Seen, steps: int) -> Seen:
+    def shifted(self, features: NetworkFeatures, steps: int) -> NetworkFeatures:
         """Return what was made of the clip so many windows later, round about."""
         arrays = {name: getattr(features, name) for name in self.networks()}
         moved = {name: np.roll(values, -steps, axis=0) for name, values in arrays.items()}
-        return Seen(features.clips, **moved)
+        return NetworkFeatures(features.clips, **moved)
 
-    def told(self) -> list[dict[str, Any]]:
+    def network_rows(self) -> list[dict[str, Any]]:
         """List the networks, for a table."""
         return [
             {
@@ -175,7 +175,7 @@ class Published:
         ]
 
 
-def classified(features: Seen, film: Seen) -> dict[str, Matrix]:
+def classified(features: NetworkFeatures, film: NetworkFeatures) -> dict[str, Matrix]:
     """Compute the exact n-way accuracies by both rules, metric -> (window,)."""
     metrics: dict[str, Matrix] = {}
     for network in CLASSIFIERS:
@@ -209,7 +209,7 @@ def _mean_unit(features: Matrix) -> Matrix:
     return (features / np.linalg.norm(features, axis=2, keepdims=True)).mean(axis=1)
 
 
-def _steady(features: Seen) -> dict[str, Matrix]:
+def _steady(features: NetworkFeatures) -> dict[str, Matrix]:
     """Measure how steady clips are."""
     metrics: dict[str, Matrix] = {}
     if features.clip is not None:

@@ -14,7 +14,7 @@ from train.evaluation.beside import (
     ORACLE,
     OTHER_FILM,
     OTHER_SUBJECT,
-    REST,
+    RESTING_BRAIN,
     TOLD_COLOURS,
 )
 from train.evaluation.film_figures import ENOUGH, at_chance
@@ -23,7 +23,7 @@ from train.evaluation.published import FILM, HALVES, MARGINAL, TRAINING
 from train.evaluation.result import Figures
 
 # Suffixes of what stands beside a figure -> what it is called.
-BESIDE = {
+REFERENCE_HEADINGS = {
     NULL: "null brain",
     DECODED_COLOURS[0]: "decoded mean colour",
     DECODED_COLOURS[1]: "decoded still layout",
@@ -41,7 +41,7 @@ BESIDE = {
 CONTROLS = {
     NULL: "null brain",
     OTHER_FILM: "brain at another film",
-    REST: "brain at rest",
+    RESTING_BRAIN: "brain at rest",
     OTHER_SUBJECT: "another participant",
 }
 # What the headline says, and what a clip must be better than to be more than colour: the first that is there.
@@ -78,7 +78,7 @@ def reading(figures: Figures) -> list[str]:
     figure = figures[name]
     within = f" (95 %: {ends(figure)})" if figure["ci95"] else ""
     sampling = f", on {figure['n']} windows drawn of {figure['drawn_of']}" if "drawn_of" in figure else ""
-    floors = {BESIDE[suffix]: figures.get(f"{name}{suffix}") for suffix in _NAMED_FLOORS}
+    floors = {REFERENCE_HEADINGS[suffix]: figures.get(f"{name}{suffix}") for suffix in _NAMED_FLOORS}
     computed = {
         floor: entry for floor, entry in floors.items() if entry is not None and entry["value"] is not None
     }
@@ -108,7 +108,7 @@ def _meaning(name: str, figure: dict[str, Any], figures: Figures) -> str:
             continue
         paired = figures.get(f"{name}_above{suffix}", {}).get("ci95")
         is_above = paired[0] > 0 if paired else low > floor["value"]
-        (above if is_above else below).append(BESIDE[suffix])
+        (above if is_above else below).append(REFERENCE_HEADINGS[suffix])
     not_above = f", and not above {_joined(below)}" if below else ""
     return f"Its interval lies above {_joined(above)}{not_above}."
 

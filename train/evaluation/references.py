@@ -22,7 +22,7 @@ from rtdecode.phantom.film.watched import KINDS, NATURAL
 from rtdecode.phantom.session import PhantomSession
 from train.closed_form import patch_codec
 from train.closed_form.patch_codec import Codec
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.config.training_films import DATA, REAL, training_films
 from train.data.clip_grid import shown_frames
 from train.data.film_windows import each_clip, on_grid
@@ -35,10 +35,10 @@ from train.data.phantom import (
     windows_of,
 )
 from train.evaluation.ceiling import Forward, fit_forward
-from train.evaluation.film_scores import Shown, describe, similarity
+from train.evaluation.film_scores import FilmWindows, describe, similarity
 from train.evaluation.oracle import Oracle, fit_oracle
 from train.evaluation.reconstruct import clips_of
-from train.evaluation.result import Show
+from train.evaluation.result import Decode
 from train.interface.system import System
 from train.metrics.infonce import fit_temperature
 
@@ -109,7 +109,7 @@ def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
         Whom the run was trained on.
     """
     provenance = bundle.manifest.provenance
-    recorded = {film.digest: film.shown for film in training_films(REAL)} if os.environ.get(DATA) else {}
+    recorded = {film.digest: film.source for film in training_films(REAL)} if os.environ.get(DATA) else {}
     sessions: Sessions = []
     for film in provenance.get("films", [{"film": who.film}]):
         digest = film.get("sha256")
@@ -162,7 +162,7 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
     """
     trained: list[dict[str, Any]] = []
     # Each session is made when its turn comes, so that one film at a time is in memory.
-    for _, begin in tracked(sessions, "sessions of the ridge"):
+    for _, begin in progress(sessions, "sessions of the ridge"):
         session = begin()
         count = windows_of(bundle.manifest, session)
         # On disk if they are many or large.
@@ -179,7 +179,7 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
 
 
 def references(
-    show: Show, bundle: Bundle, system: System, who: Participant, seconds: float, oracle: Oracle | None
+    show: Decode, bundle: Bundle, system: System, who: Participant, seconds: float, oracle: Oracle | None
 ) -> References:
     """Make what stands beside a decoder.
 
@@ -209,7 +209,7 @@ def references(
     return References(clips, who.film, oracle, forward, temperature, oracle_temperature)
 
 
-def _temperature(clips: Sequence[Pixels], truth: Shown) -> float:
+def _temperature(clips: Sequence[Pixels], truth: FilmWindows) -> float:
     frames = len(truth.clips[0])
     cut = [clip[:frames] for clip in clips]
     return fit_temperature(similarity(cut, truth.clips), truth.allowed)

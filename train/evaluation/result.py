@@ -1,4 +1,6 @@
-"""The interface of judges: what one is asked (`Request`) and shown (`Show`), and what it finds (`Judged`).
+"""The interface of judges: what one is asked, what decodes for it, and what it finds.
+
+See `Request`, `Decode` and `Evaluation`.
 
 A recipe's `judge` node builds a `Judge`, or a `FeatureJudge` for what draws no clips.
 """
@@ -15,7 +17,7 @@ from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores import intervals
 from rtdecode.scores.events import Span
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.splits import Repeats
 from train.evaluation.kept_decodes import KeptDecodes, digest
 from train.evaluation.reconstruct import Reconstruction, reconstruct
@@ -64,8 +66,8 @@ class Request:
         return self.keep == "none"
 
 
-class Show(Protocol):
-    """A decoder to be judged; `shown` makes it of a trained system."""
+class Decode(Protocol):
+    """A decoder to be judged; `make_decode` makes it of a trained system."""
 
     def __call__(
         self,
@@ -79,32 +81,32 @@ class Show(Protocol):
         """Reconstruct windows. Without `steps` they are the bundle's own."""
         ...
 
-    def of(self, system: System, manifest: Manifest) -> "Show":
+    def of(self, system: System, manifest: Manifest) -> "Decode":
         """Return the decoder of another system, such as another participant's, with the same noise."""
         ...
 
-    def without_adapters(self) -> "Show | None":
+    def without_adapters(self) -> "Decode | None":
         """Return the same decoder as it was before its adapters; None where it has none."""
         ...
 
     @property
-    def kept(self) -> KeptDecodes | None:
+    def archive(self) -> KeptDecodes | None:
         """Where what it decodes is kept."""
         ...
 
-    def anew(self) -> "Show":
+    def anew(self) -> "Decode":
         """Return the same decoder, which keeps nothing, and decodes what is kept as well."""
         ...
 
 
 @dataclass(frozen=True)
 class _Decoder:
-    """What `shown` returns. `kept` is where its clips are kept, and `key` what these depend on."""
+    """What `make_decode` returns. `kept` is where its clips are kept, and `key` what these depend on."""
 
     system: System
     manifest: Manifest
     noise_key: str
-    kept: KeptDecodes | None
+    archive: KeptDecodes | None
     key: str
 
     def __call__(
@@ -129,21 +131,21 @@ class _Decoder:
             carry=carry,
             null=null,
         )
-        if self.kept is None:
+        if self.archive is None:
             return decode()
         how = {"noise": self.noise_key, "hop": hop_s, "steps": count, "carry": carry, "null": null}
-        archive = self.kept.of(self.key, inputs, where, how)
-        with archive.alone(waits=self.kept.waits):
+        archive = self.archive.of(self.key, inputs, where, how)
+        with archive.alone(waits=self.archive.waits):
             return decode(archive=archive)
 
-    def of(self, system: System, manifest: Manifest) -> Show:
-        return shown(system, manifest, self.noise_key, self.kept)
+    def of(self, system: System, manifest: Manifest) -> Decode:
+        return make_decode(system, manifest, self.noise_key, self.archive)
 
-    def without_adapters(self) -> Show | None:
+    def without_adapters(self) -> Decode | None:
         bare = self.system.without_adapters()
         return None if bare is None else replace(self, system=bare, key=f"{self.key} without adapters")
 
-    def anew(self) -> Show:
+    def anew(self) -> Decode:
         return replace(self, kept=None)
 
 
@@ -162,7 +164,9 @@ def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
     return figure | interval.entries() | {"n": n, "reason": reason}
 
 
-def shown(system: System, manifest: Manifest, noise_key: str, archive: KeptDecodes | None = None) -> Show:
+def make_decode(
+    system: System, manifest: Manifest, noise_key: str, archive: KeptDecodes | None = None
+) -> Decode:
     """Return a trained system's decoder, with the noise, the hop and the steps of its sessions.
 
     Parameters
@@ -202,7 +206,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     """The findings of a judge.
 
     Attributes
@@ -225,7 +229,7 @@ class Judged:
     examples: list[Example] = field(default_factory=list)
     simulated: bool = False
 
-    def with_participant(self, name: str, other: "Judged") -> "Judged":
+    def with_participant(self, name: str, other: "Evaluation") -> "Evaluation":
         """Put the findings of another participant beside these.
 
         Its figures and tables have its name and a slash before their own, and its pictures a hyphen.
@@ -252,11 +256,11 @@ class Judge(Protocol):
         """Refuse data that cannot be judged, before anything is trained."""
         ...
 
-    def judge(self, work: Work, plan: Plan, data: Any, trained: Trained, show: Show) -> Judged:
+    def judge(self, work: RunContext, plan: Plan, data: Any, trained: Trained, show: Decode) -> Evaluation:
         """Judge what was just trained, as the recipe says."""
         ...
 
-    def evaluate(self, data: Any, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: Any, trained: Trained, show: Decode, request: Request) -> Evaluation:
         """Judge a finished run as requested."""
         ...
 
@@ -269,10 +273,10 @@ class FeatureJudge(Protocol):
         """Refuse data that cannot be judged, before anything is fitted."""
         ...
 
-    def judge_fitted(self, work: Work, data: Any, fitted: Fitted) -> Judged:
+    def judge_fitted(self, work: RunContext, data: Any, fitted: Fitted) -> Evaluation:
         """Judge what was just fitted."""
         ...
 
-    def evaluate_fitted(self, data: Any, fitted: Fitted, request: Request) -> Judged:
+    def evaluate_fitted(self, data: Any, fitted: Fitted, request: Request) -> Evaluation:
         """Judge a finished run as requested."""
         ...

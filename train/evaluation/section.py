@@ -28,17 +28,17 @@ from train.config.recipe import words
 from train.config.run_context import Arrays
 from train.data.clip_grid import shown_frames
 from train.evaluation.beside import HELPERS
-from train.evaluation.film_scores import Scores, Shown
+from train.evaluation.film_scores import FilmWindows, Scores
 from train.evaluation.published import Published
 from train.evaluation.references import References
-from train.evaluation.result import Figures, Request, Show
+from train.evaluation.result import Decode, Figures, Request
 from train.interface.system import System
 from train.metrics.pixels import NearestClips
 
 # The sections that come with the package, in the order in which they are scored. They are imported when they
 # are named: some need packages that others do not.
 SHIPPED = {
-    "identification": "train.evaluation.sections.identification:Identification",
+    "identification": "train.evaluation.sections.identification:IdentificationSection",
     "pictures": "train.evaluation.sections.pictures:Pictures",
     "published": "train.evaluation.sections.published:PublishedMetrics",
     "presence": "train.evaluation.sections.presence:BrainPresence",
@@ -74,7 +74,7 @@ class EvaluatedRun:
         Name -> where the region lies among the voxels that the bundle reads, (voxel,), as far as it is known.
     """
 
-    show: Show
+    show: Decode
     bundle: Bundle
     system: System
     baselines: References
@@ -118,7 +118,7 @@ class HeldOutWindows:
     number: int
     inputs: Arrays
     spans: Sequence[Span]
-    truth: Shown
+    truth: FilmWindows
     controls: Mapping[str, Arrays] = field(default_factory=dict)
     session: PhantomSession | None = None
     rows: NDArray[np.int64] | None = None

@@ -18,11 +18,11 @@ from PIL import Image
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.evaluation import film_figures
-from train.evaluation.beside import NEAREST, NULL, OWN
+from train.evaluation.beside import DECODER, NEAREST, NULL
 from train.evaluation.decoders import by_system, decoders_of
-from train.evaluation.film_scores import Scores, Shown, averaged
+from train.evaluation.film_scores import FilmWindows, Scores, averaged
 from train.evaluation.held_out_sessions import HeldOutSessions
 from train.evaluation.kept_decodes import BeingDecodedError
 from train.evaluation.outlook import Outlook
@@ -30,7 +30,7 @@ from train.evaluation.result import Figures
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section, check_needs
 
 # Whose clips are looked at beside the film, and under which heading.
-HEADINGS = {OWN: "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
+HEADINGS = {DECODER: "reconstruction", NULL: "null brain", NEAREST: "nearest training clip"}
 # Chooses what stands in for a control of a session: the numbers of sessions, and by how many windows their
 # clips are shifted, round about. It gets the number of the session and how many windows each one has.
 StandIn = Callable[[int, Sequence[int]], list[tuple[int, int]]]
@@ -54,7 +54,7 @@ class Evaluation:
     """
 
     scores: dict[str, list[Scores]]
-    truths: list[Shown]
+    truths: list[FilmWindows]
     first: dict[str, Sequence[Pixels]]
     scorers: list[Scorer]
     available: int
@@ -78,7 +78,7 @@ class Evaluation:
     def wins(self) -> NDArray[np.float64]:
         """Share of its comparisons that each window of the first session wins; NaN where it has none."""
         unknown = np.full(len(self.truths[0].clips), np.nan)
-        first = self.scores.get(OWN, [{}])[0]
+        first = self.scores.get(DECODER, [{}])[0]
         return first.get("identification_2way_centred", (unknown, unknown))[0]
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
@@ -126,7 +126,7 @@ def evaluate(
     reconstructions: list[Callable[[], Decoded]] = []
     first: dict[str, Sequence[Pixels]] = {}
     outlook: Outlook | None = None
-    for number in tracked(range(len(sessions.rows)), sessions.title):
+    for number in progress(range(len(sessions.rows)), sessions.title):
         windows = sessions.make(number)
         decoders = _wanted(run, windows, scorers)
         if outlook is None:
@@ -140,7 +140,7 @@ def evaluate(
             pictured = {HEADINGS[suffix]: decoded.clips for suffix, decoded in decoded_clips.items()}
             first = {"film": windows.truth.clips, **pictured}
         if choosers:
-            own_decode = decoded_clips[OWN]
+            own_decode = decoded_clips[DECODER]
             again = partial(_again, run, sessions, number)
             reconstructions.append(again if run.decodes_twice else lambda own_decode=own_decode: own_decode)
         # The signals are done with.
@@ -171,7 +171,7 @@ def decode_ahead(run: EvaluatedRun, sessions: HeldOutSessions, sections: Sequenc
     `evaluate`.
     """
     scorers = _begun(run, sections)
-    for number in tracked(range(len(sessions.rows)), f"{sessions.title}, ahead"):
+    for number in progress(range(len(sessions.rows)), f"{sessions.title}, ahead"):
         windows = sessions.make(number)
         for make in by_system(_wanted(run, windows, scorers)).values():
             with suppress(BeingDecodedError), _room():
@@ -194,7 +194,7 @@ def _wanted(
 
 def _again(run: EvaluatedRun, sessions: HeldOutSessions, number: int) -> Decoded:
     """Decode the system's own clips of a session once more."""
-    return decoders_of(run, sessions.make(number), lambda _: False)[OWN]()
+    return decoders_of(run, sessions.make(number), lambda _: False)[DECODER]()
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from rtdecode.bundle import Manifest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import KINDS
 from rtdecode.phantom.session import PhantomSession
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.data.film_windows import on_grid
 from train.data.phantom import Participant, spans, windows_of
 from train.data.simulated import SimulatedSessions
-from train.evaluation.film_scores import Shown, describe
+from train.evaluation.film_scores import FilmWindows, describe
 from train.evaluation.identification import judging_seeds
 from train.evaluation.references import watch
 
@@ -37,7 +37,7 @@ class Sessions:
     seeds: str
     seconds: float
 
-    def watched(self, who: Participant, *manifests: Manifest) -> Iterator[tuple[PhantomSession, Shown]]:
+    def watched(self, who: Participant, *manifests: Manifest) -> Iterator[tuple[PhantomSession, FilmWindows]]:
         """Yield each session, and what was shown in a bundle's windows of it, with a progress bar.
 
         Of several bundles with the same windows, those that each of them has are yielded: one that looks
@@ -45,7 +45,7 @@ class Sessions:
         """
         first = manifests[0]
         participant = replace(who, film=self.film, preset=self.preset)
-        for seed in tracked(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
+        for seed in progress(judging_seeds(self.seeds), f"{self.film}, {self.preset}"):
             session = watch(participant, seed, self.seconds)
             count = min(windows_of(manifest, session) for manifest in manifests)
             where = spans(seed, count, first.grid)

@@ -19,7 +19,7 @@ from rtdecode.errors import BundleError
 from rtdecode.phantom.film.cuts import find_cuts
 from train.closed_form import patch_codec as patch
 from train.closed_form.film_encoding import fit_features
-from train.closed_form.film_space import Seen, Space
+from train.closed_form.film_space import ClipTargets, Space
 from train.closed_form.refine import Shots, perceptron, refine
 from train.closed_form.structure import structure
 from train.config.run_context import Arrays
@@ -27,7 +27,7 @@ from train.data.clip_grid import shown_frames
 from train.data.films import Frames, clips_at, cuts_at
 from train.data.recorded import Recorded
 from train.fitting import encoder_graph, participant
-from train.fitting.fitter import Shown, learned_from
+from train.fitting.fitter import Screenings, learned_from
 from train.fitting.participant import EncoderFit, FilmStory, Sizes
 
 Matrix = NDArray[np.float64]
@@ -75,7 +75,7 @@ class CompactFitter:
         voxels, components = self.weights["voxels"].shape
         return Sizes(voxels, components, self.weights["mixing"].shape[0], self.weights["cosines"].shape[1])
 
-    def drawable(self, screenings: Shown) -> float:
+    def drawable(self, screenings: Screenings) -> float:
         """Compute the share of the films' variance about the mean picture that points of the space can draw.
 
         The flow cannot be told what the space does not hold, however well a brain is read.
@@ -91,22 +91,22 @@ class CompactFitter:
             starts = np.linspace(0, max(0.0, len(film) / clip.fps - window_s), _LOOKED_AT)
             clips = clips_at(film, starts, clip, frames)
             latents = patch.encode(self.codec, clips)
-            encoded = Seen(latents, structure(clips))
-            drawn_latents = space.drawn(space.led(space.targets(encoded)), latents.shape[3:])
+            encoded = ClipTargets(latents, structure(clips))
+            drawn_latents = space.draw(space.led(space.targets(encoded)), latents.shape[3:])
             decoded = patch.decode(self.pictures, drawn_latents)
             nothing = np.zeros((1, latents.shape[2], space.values))
-            mean = patch.decode(self.pictures, space.drawn(nothing, latents.shape[3:]))
+            mean = patch.decode(self.pictures, space.draw(nothing, latents.shape[3:]))
             missed += float(np.square(clips / 255 - decoded).sum())
             total += float(np.square(clips / 255 - mean).sum())
         return 1 - missed / total
 
-    def story(self, recorded: Recorded, screenings: Shown) -> FilmStory:
+    def story(self, recorded: Recorded, screenings: Screenings) -> FilmStory:
         """Put the film into the space: the target of each window, and features of the whole film."""
         assert self.manifest.latent is not None
         window_s = float(self.manifest.grid.window)
         glimpses: list[Matrix] = []
         shot_starts: list[NDArray[np.bool_]] = []
-        tiles: list[Seen] = []
+        tiles: list[ClipTargets] = []
         for number, film in enumerate(screenings.films):
             cuts = find_cuts(film)
             mine = recorded.start_s[recorded.film == number]
@@ -114,8 +114,8 @@ class CompactFitter:
             glimpses.append(self.space.glimpses(self._watch(film, mine)))
             shot_starts.append(cuts_at(cuts, mine, self.manifest.clip, shown_frames(self.manifest)))
             tiles.append(self._watch(film, tile_starts))
-        all_tiles = Seen(
-            *(np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__)
+        all_tiles = ClipTargets(
+            *(np.concatenate([getattr(tile, name) for tile in tiles]) for name in ClipTargets.__slots__)
         )
         features = fit_features(all_tiles, window_s)
         shown_of = np.concatenate(glimpses)
@@ -123,7 +123,7 @@ class CompactFitter:
             targets=self.space.points(shown_of),
             scale=self.space.scale,
             window_s=window_s,
-            told={},
+            properties={},
             features=features,
             spelled=features.spelled(self.space),
             series=[features.series(tile) for tile in tiles],
@@ -153,15 +153,15 @@ class CompactFitter:
         frames = int(grid.window * grid.fps)
         weights = self.weights | fitted.weights
         present, glimpses = encoder_graph.glimpsed(weights, self.space, windows, frames)
-        latents = self.space.drawn(glimpses, self.manifest.latent[3:])
+        latents = self.space.draw(glimpses, self.manifest.latent[3:])
         return {"condition": latents * present[:, None, None, None, None]}
 
-    def _watch(self, film: Frames, starts: Matrix) -> Seen:
+    def _watch(self, film: Frames, starts: Matrix) -> ClipTargets:
         """Return what the clips at film times show."""
         grid = self.manifest.grid
         clip = self.manifest.clip
         clips = clips_at(film, starts, clip, int(grid.window * grid.fps))
-        return Seen(patch.encode(self.codec, clips), structure(clips))
+        return ClipTargets(patch.encode(self.codec, clips), structure(clips))
 
 
 def compact_fitter(base: Bundle) -> CompactFitter:

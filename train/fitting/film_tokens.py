@@ -18,7 +18,7 @@ from rtdecode.bundle import Bundle
 from train.closed_form import patch_codec as patch
 from train.closed_form.encoding import ridge_hat
 from train.closed_form.film_encoding import FilmFeatures, fit_features
-from train.closed_form.film_space import Seen
+from train.closed_form.film_space import ClipTargets
 from train.closed_form.structure import structure
 from train.config.run_context import Arrays
 from train.data.showing import AnyShowing
@@ -53,7 +53,7 @@ class Tokenizing:
     channels: Matrix | None
     pooled: Matrix | None
 
-    def beside(self, eeg: NDArray[np.floating]) -> Matrix:
+    def channel_parts(self, eeg: NDArray[np.floating]) -> Matrix:
         """Lay the parts of windows side by side, averaged over time: (window, token, part and channel).
 
         Parameters
@@ -167,8 +167,8 @@ def fit_film_tokens(
         With the statistics and the voxels that they read.
     """
     tiles = [_seen(codec, showing.tiles().clips) for showing in showings]
-    arrays = [np.concatenate([getattr(tile, name) for tile in tiles]) for name in Seen.__slots__]
-    features = fit_features(Seen(*arrays), float(draft.manifest.grid.window))
+    arrays = [np.concatenate([getattr(tile, name) for tile in tiles]) for name in ClipTargets.__slots__]
+    features = fit_features(ClipTargets(*arrays), float(draft.manifest.grid.window))
     sums = None
     if reads.shares is not None:
         series = [features.series(tile) for tile in tiles]
@@ -207,7 +207,7 @@ def _fit_steps(series: Sequence[Matrix], eeg: Sequence[NDArray[np.floating]], re
     steps = [
         step_features.reshape(len(windows), -1) for step_features, windows in zip(series, eeg, strict=True)
     ]
-    tokens = [(reads.beside(windows) @ reads.channels).reshape(len(windows), -1) for windows in eeg]
+    tokens = [(reads.channel_parts(windows) @ reads.channels).reshape(len(windows), -1) for windows in eeg]
     x = np.concatenate(steps)
     y = np.concatenate(tokens)
     mean = x.mean(0)
@@ -217,5 +217,5 @@ def _fit_steps(series: Sequence[Matrix], eeg: Sequence[NDArray[np.floating]], re
     return FilmSteps(mean, weights @ axes.T, axes)
 
 
-def _seen(codec: patch.Codec, clips: NDArray[np.uint8]) -> Seen:
-    return Seen(patch.encode(codec, clips), structure(clips, codec.turn))
+def _seen(codec: patch.Codec, clips: NDArray[np.uint8]) -> ClipTargets:
+    return ClipTargets(patch.encode(codec, clips), structure(clips, codec.turn))

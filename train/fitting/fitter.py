@@ -34,7 +34,7 @@ Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Shown:
+class Screenings:
     """What the participant saw in each recording.
 
     Attributes
@@ -73,7 +73,7 @@ class Story:
     targets: Matrix
     scale: Matrix
     window_s: float
-    told: dict[str, str]
+    properties: dict[str, str]
 
     def shifted(self, share: float) -> Self:
         """Shift the film by a share of its windows, circularly, into one that nobody saw."""
@@ -124,14 +124,14 @@ class Fitter(Protocol):
     least_windows: int
     kind: str
 
-    def drawable(self, screenings: Shown) -> float | None:
+    def drawable(self, screenings: Screenings) -> float | None:
         """Find the share of the films' pixels, about the mean picture, that the bundle can draw.
 
         None where that is not known.
         """
         ...
 
-    def story(self, recorded: Recorded, screenings: Shown) -> Story:
+    def story(self, recorded: Recorded, screenings: Screenings) -> Story:
         """Turn the film into targets, one row for each window."""
         ...
 

@@ -105,7 +105,7 @@ class FilmStory(Story):
 
 
 @dataclass(frozen=True)
-class Side:
+class ModalityFit:
     """The fit of one modality.
 
     Attributes
@@ -154,7 +154,7 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) ->
         The perceptron of the decoder.
     """
     # Each modality that was recorded, on its own.
-    sides: dict[str, Side] = {}
+    sides: dict[str, ModalityFit] = {}
     if recorded.fmri is not None:
         sides["fmri"] = fit_fmri(recorded.fmri, recorded.film, story, sizes)
     if recorded.eeg is not None:
@@ -188,7 +188,7 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) ->
     )
 
 
-def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes) -> Side:
+def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes) -> ModalityFit:
     """Choose the voxels that follow the film best, and invert the encoding model of their components.
 
     Held-out predictions come from ten blocks of windows. Each is predicted from the others, with voxels
@@ -230,7 +230,7 @@ def fit_fmri(fmri: Fmri, film: NDArray[np.int64], story: FilmStory, sizes: Sizes
         "fmri_feature_mean": np.tile(mean + voxel_mean, len(fmri.slot_s)).astype(np.float32),
         "map": back,
     }
-    return Side(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
+    return ModalityFit(weights, {"fmri_mean": fmri.level[picked], "fmri_scale": scale}, held_out, picked)
 
 
 def _inverted(
@@ -249,7 +249,7 @@ def _components(volumes: Reals, count: int) -> tuple[Reals, NDArray[np.float16],
     return z @ axes.astype(np.float32), axes, scale
 
 
-def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
+def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> ModalityFit:
     """Reduce the EEG, map it by ridge, and fit what tells of shots.
 
     Ten blocks of windows are each predicted from the others.
@@ -274,8 +274,8 @@ def fit_eeg(eeg: Eeg, story: FilmStory, sizes: Sizes) -> Side:
     mixed = binned(weights["mixing"], z, story.cuts.shape[1])
     cut = fit_cuts(mixed, story.cuts, windows)
     onset = fit_onsets(mixed, story.cuts, story.glimpses, windows)
-    shot_cues = Shots(cut.told, onset.told)
-    return Side(weights | cut.weights | onset.weights, stats, held_out, shots=shot_cues)
+    shot_cues = Shots(cut.probabilities, onset.glimpses)
+    return ModalityFit(weights | cut.weights | onset.weights, stats, held_out, shots=shot_cues)
 
 
 def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:

@@ -26,7 +26,7 @@ from train.closed_form.stem import fill_slots
 from train.config.run_context import Arrays
 from train.data.films import clips_at
 from train.data.recorded import Fmri, Recorded
-from train.fitting.fitter import Fitted, Shown, Story, learned_from
+from train.fitting.fitter import Fitted, Screenings, Story, learned_from
 
 Matrix = NDArray[np.float64]
 
@@ -85,10 +85,10 @@ class SharedSpaceFitter:
 
     least_windows: ClassVar[int] = 60
 
-    def drawable(self, screenings: Shown) -> None:
+    def drawable(self, screenings: Screenings) -> None:
         """Find nothing: what a generator can draw is not known without training clips."""
 
-    def story(self, recorded: Recorded, screenings: Shown) -> Story:
+    def story(self, recorded: Recorded, screenings: Screenings) -> Story:
         """Put the clip of each window into the shared space."""
         manifest = self.base.manifest
         grid = manifest.grid

@@ -28,7 +28,7 @@ from train.data.films import clips_at
 from train.data.recorded import Eeg, Fmri, Recorded
 from train.fitting import tokenizer_graph
 from train.fitting.film_tokens import FilmTokens, Tokenizing
-from train.fitting.fitter import Fitted, Shown, Story, identified, learned_from
+from train.fitting.fitter import Fitted, Screenings, Story, identified, learned_from
 
 Matrix = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class TokenStory(Story):
 
 
 @dataclass(frozen=True)
-class Side:
+class TokenizerSide:
     """The tokenizer of one modality.
 
     Attributes
@@ -139,10 +139,10 @@ class TokenizerFitter:
 
     least_windows: ClassVar[int] = 30
 
-    def drawable(self, screenings: Shown) -> None:
+    def drawable(self, screenings: Screenings) -> None:
         """Find nothing: what a generator can draw is not known without training clips."""
 
-    def story(self, recorded: Recorded, screenings: Shown) -> TokenStory:
+    def story(self, recorded: Recorded, screenings: Screenings) -> TokenStory:
         """Say what tokens the film leads to, and what the rest of the encoder makes of these."""
         tokens: dict[str, Matrix] = {}
         if recorded.fmri is not None:
@@ -157,7 +157,7 @@ class TokenizerFitter:
 
     def fit(self, recorded: Recorded, story: TokenStory) -> TokenizerFit:
         """Fit the tokenizers in closed form, and see what the encoder makes of held-out tokens."""
-        sides: dict[str, Side] = {}
+        sides: dict[str, TokenizerSide] = {}
         if recorded.fmri is not None:
             sides["fmri"] = self._fit_fmri(recorded.fmri, blocks(len(recorded)), story.tokens["fmri"])
         if recorded.eeg is not None:
@@ -197,7 +197,7 @@ class TokenizerFitter:
             tokens["fmri"] = windows["fmri"] @ newcomer.shares.T
         if "channels" in fitted.weights:
             assert newcomer.channels is not None
-            tokens["eeg"] = newcomer.beside(windows["eeg"]) @ newcomer.channels
+            tokens["eeg"] = newcomer.channel_parts(windows["eeg"]) @ newcomer.channels
         masks = tokenizer_graph.gated(windows, unread=fitted.unread, yields=fitted.yields)
         signals = tokenizer_graph.as_signals(self.reads, tokens, self._electrodes)
         ports = {name: masks[name] for name in self.graph.inputs}
@@ -208,7 +208,7 @@ class TokenizerFitter:
         eeg = self.base.manifest.eeg
         return 0 if eeg is None else len(eeg.channels)
 
-    def _sums(self, fmri: Fmri, screenings: Shown) -> Matrix:
+    def _sums(self, fmri: Fmri, screenings: Screenings) -> Matrix:
         """Say what sums of voxels the films lead to, (volume, token), about their mean."""
         manifest = self.base.manifest
         window_s = float(manifest.grid.window)
@@ -221,7 +221,7 @@ class TokenizerFitter:
             film_sums[mine] = sums - sums.mean(0)
         return film_sums
 
-    def _tokens(self, recorded: Recorded, screenings: Shown) -> Matrix:
+    def _tokens(self, recorded: Recorded, screenings: Screenings) -> Matrix:
         """Say what tokens of EEG the films lead to, (window, token, width)."""
         assert self.reads.channels is not None
         clip = self.base.manifest.clip
@@ -273,7 +273,7 @@ class TokenizerFitter:
         vectors = self._vectors(tokens)
         return (vectors - vectors.mean(0)) @ story.axes / story.scale
 
-    def _fit_fmri(self, fmri: Fmri, windows: NDArray[np.int64], sums: Matrix) -> Side:
+    def _fit_fmri(self, fmri: Fmri, windows: NDArray[np.int64], sums: Matrix) -> TokenizerSide:
         """Choose the voxels that follow the sums best, and lead them there.
 
         Held-out sums come from ten blocks of windows, each predicted from the others with voxels and
@@ -299,18 +299,18 @@ class TokenizerFitter:
         ridge = fit_ridge([read], sums, [1.0], fold)
         weights = _with_totals(ridge.maps[0], read, self._shares.sum(1))
         statistics = {"fmri_mean": fmri.level[picked], "fmri_scale": scale[picked]}
-        return Side(weights, held_out, statistics, picked)
+        return TokenizerSide(weights, held_out, statistics, picked)
 
-    def _fit_eeg(self, eeg: Eeg, tokens: Matrix) -> Side:
+    def _fit_eeg(self, eeg: Eeg, tokens: Matrix) -> TokenizerSide:
         """Lead the channels of all parts of a window to its tokens; ten blocks are held out in turn."""
         stats = eeg_statistics(eeg.data)
-        channel_parts = self.reads.beside(normalised_eeg(eeg.data, eeg.mask, stats))
+        channel_parts = self.reads.channel_parts(normalised_eeg(eeg.data, eeg.mask, stats))
         fold = blocks(len(channel_parts))
         held_out = np.zeros_like(tokens)
         for n in range(FOLDS):
             train = ~widened(fold == n, 1)
             held_out[fold == n] = channel_parts[fold == n] @ _led(channel_parts[train], tokens[train])
-        return Side(_led(channel_parts, tokens), held_out, stats)
+        return TokenizerSide(_led(channel_parts, tokens), held_out, stats)
 
 
 def tokenizer_fitter(base: Bundle) -> TokenizerFitter:

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle, Manifest
-from rtdecode.bundle.wiring import Said
+from rtdecode.bundle.wiring import PortBindings
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.chain import draft_bundle
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Traced:
     module: "nn.Module"
     inputs: "dict[str, Tensor]"
     outputs: list[str]
-    said: Said = field(default_factory=Said)
+    bindings: PortBindings = field(default_factory=PortBindings)
     precision: str = "fp32"
 
 
@@ -154,7 +154,7 @@ class Written:
 
     name: str
     model: "ModelProto"
-    said: Said = field(default_factory=Said)
+    bindings: PortBindings = field(default_factory=PortBindings)
 
 
 Stage = Traced | Written
@@ -467,7 +467,7 @@ class Plan(Protocol):
     several simulated participants, distil a finished run, draw clips of some lengths and sizes alone.
     """
 
-    def train(self, work: Work, data: Any, phases: dict[str, Any]) -> Trained:
+    def train(self, work: RunContext, data: Any, phases: dict[str, Any]) -> Trained:
         """Train on what the recipe's `data` node built, in the phases that the recipe lists."""
         ...
 
@@ -515,7 +515,7 @@ def _before(name: str) -> str:
 class FeaturePlan(Protocol):
     """How numbers of what was watched are predicted; no clips are drawn (``target=features``)."""
 
-    def fit(self, work: Work, data: Any) -> Fitted:
+    def fit(self, work: RunContext, data: Any) -> Fitted:
         """Fit what the recipe's `data` node built."""
         ...
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from rtdecode.scores.ties import NO_SIZE, beats
-from train.metrics.hypergeometric import few_ahead
+from train.metrics.hypergeometric import prob_top_k
 
 # How many of the truth's best classes are accepted.
 PAPERS = 3
@@ -64,7 +64,7 @@ def nway(
     best = np.where(right, decoded, -np.inf).max(axis=-1, keepdims=True)
     # Written with "not beaten", so that what is no number counts as ahead.
     ahead = (~beats(best, decoded, NO_SIZE) & ~right).sum(axis=-1)
-    return few_ahead(ahead, true.shape[-1] - accepted, n - 1, places)
+    return prob_top_k(ahead, true.shape[-1] - accepted, n - 1, places)
 
 
 def accepted_classes(true: Matrix, accepted: int) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import hypergeom
 
 
-def few_ahead(ahead: ArrayLike, wrong_count: ArrayLike, draws: int, places: int) -> NDArray[np.float64]:
+def prob_top_k(ahead: ArrayLike, wrong_count: ArrayLike, draws: int, places: int) -> NDArray[np.float64]:
     """Compute the probability that the right candidate is among the first `places` of those drawn.
 
     Parameters

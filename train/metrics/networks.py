@@ -46,7 +46,7 @@ class Network:
     digest : str
         The beginning of the SHA-256 of its weights.
     frames : int or None
-        How many frames of a clip it takes, evenly spaced (`taken`); None if it takes each by itself.
+        How many frames of a clip it takes, evenly spaced (`frame_numbers`); None if it takes each by itself.
     classes : int or None
         Number of its classes, if it classifies.
     read : callable
@@ -95,7 +95,7 @@ def video_classifier(folder: Path) -> Network:
 
     @torch.no_grad()
     def read(clip: Pixels) -> NDArray[np.float32]:
-        frames = np.asarray(clip, np.uint8)[taken(len(clip), frame_count)]
+        frames = np.asarray(clip, np.uint8)[frame_numbers(len(clip), frame_count)]
         values = prepare(list(frames), return_tensors="pt", input_data_format="channels_last")
         logits = model(values["pixel_values"].to(model.device)).logits
         return logits[0].float().cpu().numpy()
@@ -131,7 +131,7 @@ def dino_images(folder: Path) -> Network:
     return _pictures(folder, model, prepare, lambda out: out.last_hidden_state[:, 0], None)
 
 
-def taken(count: int, frame_count: int) -> NDArray[np.int64]:
+def frame_numbers(count: int, frame_count: int) -> NDArray[np.int64]:
     """Number the frames that a network takes of a clip: evenly spaced, the first and the last among them.
 
     Of 33 frames for 16: 0, 2, 4, 6, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30 and 32. Of fewer frames than

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import compared, identification_nway
 from rtdecode.scores.ties import bar
-from train.metrics.hypergeometric import few_ahead
+from train.metrics.hypergeometric import prob_top_k
 
 Matrix = NDArray[np.floating]
 Allowed = NDArray[np.bool_]
@@ -50,7 +50,7 @@ def top_k(similarity: Matrix, pool: int, places: int, allowed: Allowed | None = 
         NaN for a query with fewer than ``pool - 1`` others.
     """
     ahead, wrong_count = _ahead(similarity, _others(similarity, allowed))
-    return few_ahead(ahead, wrong_count, pool - 1, places)
+    return prob_top_k(ahead, wrong_count, pool - 1, places)
 
 
 def percentile_rank(similarity: Matrix, allowed: Allowed | None = None) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Several processes that train together on one machine.
 
-`together` starts them as torchrun would, with the environment variables that torch and accelerate read.
+`launch` starts them as torchrun would, with the environment variables that torch and accelerate read.
 """
 
 import os
@@ -18,7 +18,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError
 
 
-def together(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> None:
+def launch(count: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> None:
     """Call a function in several processes at once, and wait until all of them have returned.
 
     Parameters

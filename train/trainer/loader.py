@@ -129,13 +129,13 @@ class Batches(Dataset[Any]):
         self.first = first
         self.participants = participants
 
-    def at(self, number: int) -> Place:
+    def place(self, number: int) -> Place:
         """Return the place of a batch. At the same number, all processes are at the same participant."""
         rounds, turn = divmod(number, len(self.participants))
         return replace(self.first, number=rounds, participant=self.participants[turn])
 
     def __getitem__(self, number: int) -> Any:
-        return self.draw(self.at(number))
+        return self.draw(self.place(number))
 
 
 def loader(

@@ -29,9 +29,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from rtdecode import strict_json, terminal
 from rtdecode.errors import UsageError
-from train.config.run_context import Lines
+from train.config.run_context import ProgressLines
 from train.trainer import checkpoints
-from train.trainer.distributed import together
+from train.trainer.distributed import launch
 from train.trainer.loader import Batches, Place, loader
 from train.trainer.participants import NOBODY, check_weights, factors
 from train.trainer.phases import ONE_CYCLE, Phase, begin, check, check_losses, end
@@ -170,7 +170,7 @@ def train(
     weights = dict(participants) if participants else NOBODY
     arguments = (system, phases, draw, folder, show, seed, machine, weights, request)
     if machine.processes > 1:
-        together(machine.processes, folder, _train, *arguments)
+        launch(machine.processes, folder, _train, *arguments)
     # After other processes have trained, every phase is finished: this only loads what they left.
     return _train(*arguments)
 
@@ -423,7 +423,7 @@ def _go_on(
         _picture(running, name, show)
     with _progress(accelerator) as bar, _tracked(accelerator, name, position.step):
         task = bar.add_task(name, total=phase.steps, completed=position.step)
-        lines = Lines(phase.steps)
+        lines = ProgressLines(phase.steps)
         at_end = False
         while position.step < phase.steps and not at_end:
             _step(running, batches, batch_stream, meter)
@@ -486,7 +486,7 @@ def _step(running: _Running, batches: Batches, batch_stream: Iterator[Any], mete
     first = running.position.step * running.batches
     for number in range(first, first + running.batches):
         batch = send_to_device(next(batch_stream), accelerator.device)
-        place = batches.at(number)
+        place = batches.place(number)
         # What the system draws itself, such as dropout, depends on the place of the batch alone, too.
         torch.manual_seed(place.torch_seed)
         with accelerator.accumulate(running.model):

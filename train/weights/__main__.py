@@ -10,7 +10,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.artifacts.slots import parts_of
 from train.config.recipe import check, read
-from train.config.run_context import Work, check_new, clear
+from train.config.run_context import RunContext, check_new, clear
 from train.interface.system import Trained
 from train.models.cinesync import converted
 from train.run import write_whole
@@ -74,7 +74,7 @@ def run(system: str, files: Sequence[Path], changes: Sequence[str]) -> Path:
     check_new(out)
     part = out.with_name(f"{out.name}.part")
     check_new(part)
-    work = Work(recipe.common.data, recipe.common.seed, part / "stages", noise_key=recipe.digest)
+    work = RunContext(recipe.common.data, recipe.common.seed, part / "stages", noise_key=recipe.digest)
     parts = parts_of(recipe.tree)
     data: Any = parts.data
     data.check(work)

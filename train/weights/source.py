@@ -34,7 +34,7 @@ class Source:
     form: Form
     licence: str
 
-    def stated(self) -> dict[str, Any]:
+    def to_manifest(self) -> dict[str, Any]:
         """Return what a manifest may hold, as JSON values: names of files without their folders."""
         return {
             "files": [path.name for path in self.paths],

@@ -233,7 +233,7 @@ class Amplifier:
             times += (times + LEAD_IN_S) * (1 / self._clock - 1)
             eeg = evoked(self._leads, self._drive, times) + background
             if self._gaze is not None:
-                eeg += self._gaze.at(times).astype(np.float32) @ self._leads.eyes
+                eeg += self._gaze.directions(times).astype(np.float32) @ self._leads.eyes
             yield np.ascontiguousarray(eeg.T)
 
 

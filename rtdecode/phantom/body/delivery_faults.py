@@ -1,7 +1,7 @@
 """Plan what goes wrong in a simulated session, and write it down.
 
 A specification becomes a list of `Fault` on the run's time line (`plan`). From these follow what becomes
-of each volume (`fates`), when the folder is away, and which samples and triggers arrive.
+of each volume (`outcomes`), when the folder is away, and which samples and triggers arrive.
 """
 
 from dataclasses import dataclass, replace
@@ -68,7 +68,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class DeliveryOutcome:
     """What becomes of one volume.
 
     Attributes
@@ -101,7 +101,7 @@ class Fate:
     again: bool = False
 
     @property
-    def whole(self) -> bool:
+    def is_readable(self) -> bool:
         """Whether the volume can ever be read in full."""
         return not self.lost and self.cut is None and not self.hole
 
@@ -143,7 +143,7 @@ def dropped_volumes(faults: tuple[Fault, ...], tr: float, count: int) -> dict[in
     return lost
 
 
-def fates(faults: tuple[Fault, ...], tr: float, count: int, seed: int) -> dict[int, Fate]:
+def outcomes(faults: tuple[Fault, ...], tr: float, count: int, seed: int) -> dict[int, DeliveryOutcome]:
     """Return what becomes of each volume that something happens to.
 
     A volume that is lost has no other fault. One that lost a slice is not cut as well. One whose successor
@@ -249,17 +249,17 @@ def _volumes(fault: Fault, tr: float, count: int) -> range:
     return range(first, min(max(last, first + 1), count))
 
 
-def _fate(faults: list[Fault], index: int, tr: float, seed: int) -> Fate:
+def _fate(faults: list[Fault], index: int, tr: float, seed: int) -> DeliveryOutcome:
     # Seeded by volume, so that what happens to one does not change the draw of another.
     cut, pick = np.random.default_rng((seed, 42, index)).uniform((0.05, 0), (0.95, 1))
     # Reversed, so that of several faults of one kind the earliest is kept.
     by_kind = {fault.kind: fault for fault in reversed(faults)}
     lost = by_kind.get("volume-drop")
     if lost is not None:
-        return Fate((lost,), lost=True)
+        return DeliveryOutcome((lost,), lost=True)
     if "slice-drop" in by_kind:
         by_kind.pop("file-truncate", None)
-    fate = Fate(tuple(sorted(by_kind.values(), key=lambda fault: fault.start_s)))
+    fate = DeliveryOutcome(tuple(sorted(by_kind.values(), key=lambda fault: fault.start_s)))
     if "volume-reorder" in by_kind:
         fate = replace(fate, late_s=tr + _REORDER_S)
     if "volume-late" in by_kind:

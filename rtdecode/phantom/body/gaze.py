@@ -48,7 +48,7 @@ class Gaze:
     onsets: NDArray[np.float64]
     places: NDArray[np.float64]
 
-    def at(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    def directions(self, times: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where the eyes point at given times, (time, 2), degrees."""
         before = np.concatenate([self.places[:1], self.places[:-1]])
         size = np.linalg.norm(self.places - before, axis=1)
@@ -64,7 +64,7 @@ class Gaze:
         Rows below and columns right of the film's middle, as
         `rtdecode.phantom.film.features.film_features` takes them.
         """
-        right, above = self.at((np.arange(count) + 0.5) / FPS).T
+        right, above = self.directions((np.arange(count) + 0.5) / FPS).T
         return np.rint(np.stack([-above, right], axis=1) * _PIXELS).astype(np.int64)
 
     def saccades(self, count: int) -> NDArray[np.int64]:

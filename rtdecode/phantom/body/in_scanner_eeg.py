@@ -122,7 +122,7 @@ def base_rate(sfreq: int) -> int:
     return rate
 
 
-class BoreAmplifier:
+class InScannerAmplifier:
     """EEG and ECG inside the magnet, second by second.
 
     Parameters
@@ -190,16 +190,16 @@ class BoreAmplifier:
         )
         body = np.concatenate([eeg[self._cap], noise[:-1]])
         if artifacts.heartbeat:
-            body += self._heart.at(times)
+            body += self._heart.voltages(times)
         if artifacts.pump:
-            body += self._pump.at(times)
+            body += self._pump.voltages(times)
         if artifacts.motion:
             body += self._turning @ self._gradient.turning(times)
         return np.concatenate([body, noise[-1:] + self._heart.ecg(times)])
 
     def _with_gradient(self, voltage: Float, times: NDArray[np.float64]) -> Float:
         if self._artifacts.gradient:
-            added = self._gradient.at(times)
+            added = self._gradient.voltages(times)
             added[-1] *= np.float32(_LOOSE)
             voltage += added
         return voltage

@@ -127,7 +127,7 @@ class GradientArtifact:
         turned = rng.standard_normal((self._motion.count, *still.shape)) * still
         self._fields = np.concatenate([still, *turned], axis=1).astype(np.float32)
 
-    def at(self, times_s: NDArray[np.float64]) -> Float:
+    def voltages(self, times_s: NDArray[np.float64]) -> Float:
         """Return the artefact at given times of the run.
 
         Parameters
@@ -141,7 +141,7 @@ class GradientArtifact:
             Microvolts behind the low-pass.
         """
         waves = self._waves(times_s)
-        parts = [waves, *(waves * strength for strength in self._motion.at(times_s))]
+        parts = [waves, *(waves * strength for strength in self._motion.changes(times_s))]
         return self._fields @ np.concatenate(parts)
 
     def turning(self, times_s: NDArray[np.float64]) -> Float:
@@ -216,7 +216,7 @@ class HeadSway:
         """Number of signals that `at` returns."""
         return self._SLOW * bool(self._slow) + 6 * (self._path is not None)
 
-    def at(self, times: NDArray[np.float64]) -> Float:
+    def changes(self, times: NDArray[np.float64]) -> Float:
         """Return the relative changes, (signal, n)."""
         changes: list[NDArray[np.float64]] = []
         if self._slow:

@@ -80,7 +80,7 @@ class Heart:
         self._phase = rng.uniform(0, 2 * np.pi)
         self.field = _field(number, places)
 
-    def at(self, times_s: NDArray[np.float64]) -> Float:
+    def voltages(self, times_s: NDArray[np.float64]) -> Float:
         """Return the ballistocardiogram, (channel, n) float32, in microvolts."""
         return self.field @ self.movement(times_s)
 
@@ -123,7 +123,7 @@ class Pump:
             np.float32
         )
 
-    def at(self, times_s: NDArray[np.float64]) -> Float:
+    def voltages(self, times_s: NDArray[np.float64]) -> Float:
         """Return the vibration, (channel, n) float32, in microvolts."""
         rate, phase = (part[:, None] for part in self._swell)
         swell = 1 + 0.5 * np.sin(2 * np.pi * rate * times_s + phase)

@@ -35,7 +35,7 @@ def element(tag: int, vr: str, value: Value) -> bytes:
     return head + struct.pack("<HI" if vr in _LONG else "<H", *([0] if vr in _LONG else []), len(raw)) + raw
 
 
-def named(keyword: str, value: Value) -> Encoded:
+def data_element(keyword: str, value: Value) -> Encoded:
     """Encode an element of the standard by its keyword.
 
     Raises
@@ -71,7 +71,7 @@ def joined(elements: Iterable[Encoded]) -> bytes:
 
 def encoded(values: Mapping[str, Value]) -> list[Encoded]:
     """Encode elements of the standard given by keyword."""
-    return [named(keyword, value) for keyword, value in values.items()]
+    return [data_element(keyword, value) for keyword, value in values.items()]
 
 
 def preamble(instance: str, sop_class: str = MR_IMAGE_STORAGE) -> bytes:

@@ -18,6 +18,7 @@ from rtdecode.phantom.files.dicom import (
     affine_of,
     check_magnitude,
     common_tags,
+    data_element,
     decimals,
     encoded,
     extremes,
@@ -25,7 +26,6 @@ from rtdecode.phantom.files.dicom import (
     joined,
     key_of,
     moments,
-    named,
     pixel_data,
     plane,
     preamble,
@@ -139,10 +139,10 @@ def _templates(
 ) -> tuple[bytes, tuple[bytes, ...]]:
     """Elements of a frame before its FrameContentSequence, and after it for every slice."""
     affine = affine_of(key)
-    kind = [named("FrameType", _KIND), *encoded(_CONTENT)]
+    kind = [data_element("FrameType", _KIND), *encoded(_CONTENT)]
     before = [
-        sequence("MREchoSequence", [named("EffectiveEchoTime", 30.0)]),
-        sequence("MRAveragesSequence", [named("NumberOfAverages", "1")]),
+        sequence("MREchoSequence", [data_element("EffectiveEchoTime", 30.0)]),
+        sequence("MRAveragesSequence", [data_element("NumberOfAverages", "1")]),
         sequence("MRImageFrameTypeSequence", kind),
     ]
     return joined(before), tuple(joined(_place(affine, shape, k, times[k])) for k in range(shape[2]))
@@ -161,9 +161,9 @@ def _place(affine: NDArray[np.float64], shape: tuple[int, int, int], k: int, tim
         private(0x00211175, "CS", ["ORIGINAL", "PRIMARY", "M", "ND"]),
         private(0x00211188, "DS", location),
     ]
-    orientation = named("ImageOrientationPatient", grid["ImageOrientationPatient"])
+    orientation = data_element("ImageOrientationPatient", grid["ImageOrientationPatient"])
     return [
-        sequence("PlanePositionSequence", [named("ImagePositionPatient", decimals(origin))]),
+        sequence("PlanePositionSequence", [data_element("ImagePositionPatient", decimals(origin))]),
         sequence("PlaneOrientationSequence", [orientation]),
         private(0x00210011, "LO", _FRAME_OWN),
         private(0x002111FE, "SQ", item(private_elements)),
@@ -184,7 +184,7 @@ def _fixed(
     groups = (0x9056, 0x0020), (0x9057, 0x0020), (0x9128, 0x0020)  # stack, place in it, time
     dimensions = [
         [
-            named("DimensionOrganizationUID", organization),
+            data_element("DimensionOrganizationUID", organization),
             private(0x00209165, "AT", _tag(group, number)),
             private(0x00209167, "AT", _tag(0x0020, 0x9111)),
         ]
@@ -192,7 +192,7 @@ def _fixed(
     ]
     return [
         *encoded(values),
-        sequence("DimensionOrganizationSequence", [named("DimensionOrganizationUID", organization)]),
+        sequence("DimensionOrganizationSequence", [data_element("DimensionOrganizationUID", organization)]),
         sequence("DimensionIndexSequence", *dimensions),
         private(0x00210012, "LO", "SIEMENS MR SDR 01"),
         private(0x00211201, "LO", "ACQUISITION"),

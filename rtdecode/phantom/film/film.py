@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.fit import resampled
-from rtdecode.phantom.film.known import KNOWN, novelty
+from rtdecode.phantom.film.known import SEEN_VALUES, novelty
 from rtdecode.types import Float
 
 FPS = 8
@@ -177,7 +177,7 @@ class Film:
         rows = [[ATTRIBUTES[name].index(value) for name, value in s.attributes.items()] for s in self.shots]
         return np.repeat(np.array(rows, dtype=np.int64), [s.frames for s in self.shots], axis=0)
 
-    def at(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
+    def resampled(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
         """Yield the film at another size and rate, (row, column, 3) each.
 
         It is drawn at 64 x 96 px and 8 fps, as it always is, and scaled until it fills the size.
@@ -282,7 +282,7 @@ def _draw_shots(count: int, rng: np.random.Generator, cuts: str, known_only: boo
         length = SHOT_FRAMES if cuts == "grid" else free
         shot = _draw_shot(first, length, min(length, count - first), rng)
         # Drawn anew, known shots are as frequent among themselves as they are in any film of shapes.
-        while known_only and novelty(shot.attributes) != KNOWN:
+        while known_only and novelty(shot.attributes) != SEEN_VALUES:
             shot = _draw_shot(first, length, min(length, count - first), rng)
         shots.append(shot)
         first += length

@@ -10,10 +10,10 @@ hold a pair, and 82 % hold a value. Values of the pairs are rarer among known sh
 
 from collections.abc import Mapping
 
-KNOWN = "known"
+SEEN_VALUES = "known"
 COMBINATION = "combination"
 VALUE = "value"
-STRATA = (KNOWN, COMBINATION, VALUE)
+STRATA = (SEEN_VALUES, COMBINATION, VALUE)
 
 # One value of each attribute.
 UNSEEN = {
@@ -60,4 +60,4 @@ def novelty(attributes: Mapping[str, str]) -> str:
         return VALUE
     if any(all(attributes[name] == pair[name] for name in pair) for pair in UNSEEN_TOGETHER):
         return COMBINATION
-    return KNOWN
+    return SEEN_VALUES

@@ -111,7 +111,7 @@ class Pictures:
         window = np.asarray(self.frames[k * self._window : (k + 1) * self._window])
         return np.concatenate([window, window[-1:]])
 
-    def at(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
+    def resampled(self, size: tuple[int, int], fps: float) -> Iterator[NDArray[np.uint8]]:
         """Yield the film at another size and rate, (row, column, 3) each.
 
         A film from a file is read once more, each picture scaled until it fills the size; `natural` is drawn

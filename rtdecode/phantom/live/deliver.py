@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from rtdecode.liblsl import pylsl
 from rtdecode.phantom.body import delivery_faults as damage
-from rtdecode.phantom.body.delivery_faults import Fate, Fault, FaultLog
+from rtdecode.phantom.body.delivery_faults import DeliveryOutcome, Fault, FaultLog
 from rtdecode.phantom.live.names import ExportedFile, ExportedRun, files, names, second_name
 from rtdecode.phantom.session import AGAIN_S, PhantomSession
 
@@ -72,7 +72,7 @@ class Delivery:
             If a file cannot be written.
         """
         for index in range(self._session.volumes):
-            fate = self._session.fates.get(index, Fate())
+            fate = self._session.fates.get(index, DeliveryOutcome())
             begin = self._session.due_s(index) + fate.late_s - self._session.vendor.writing_s - _AHEAD_S
             self._at(begin, partial(self._prepare, index, fate))
         for start, stop, fault in damage.absences(self._session.faults):
@@ -94,7 +94,7 @@ class Delivery:
     def _root(self) -> Path:
         return self._hidden if self._away else self._folder
 
-    def _prepare(self, index: int, fate: Fate) -> None:
+    def _prepare(self, index: int, fate: DeliveryOutcome) -> None:
         """Make a volume's files and plan their writing."""
         if self._stop.is_set():
             return
@@ -120,7 +120,7 @@ class Delivery:
                 partial(self._note, fault.kind, index * self._session.tr_s, detail),
             )
 
-    def _done(self, index: int, fate: Fate, place: int, total: int) -> float:
+    def _done(self, index: int, fate: DeliveryOutcome, place: int, total: int) -> float:
         """Return when file `place` of a volume is whole, which for the last is the volume's own time."""
         return (
             self._session.due_s(index)
@@ -143,12 +143,12 @@ class Delivery:
             writing.write(self._root, piece, pieces)
 
     def _detail(
-        self, index: int, fate: Fate, fault: Fault, exported: list[ExportedFile], hit: int
+        self, index: int, fate: DeliveryOutcome, fault: Fault, exported: list[ExportedFile], hit: int
     ) -> dict[str, Any]:
         """Return what the log says of a fault, which is enough to check a session's report against."""
         called = names(self._session, self._scanner, self._run.series, index)
         detail = damage.volume_fault(index, fault, called[0]) | {"files": len(called)}
-        if fate.whole:
+        if fate.is_readable:
             detail["whole_s"] = self._session.whole_s(index)
         if fault.kind == "slice-drop":
             place = int(fate.pick * self._session.head.shape[2])
@@ -186,7 +186,7 @@ class _Writing:
     """A file that is being written: `kept` bytes of it, or all."""
 
     source: ExportedFile
-    kept: int | None
+    n_bytes: int | None
     renamed: bool
     file: IO[bytes] | None = None
 
@@ -195,7 +195,7 @@ class _Writing:
 
         `root` is asked each time, as the folder may be away.
         """
-        data = self.source.data[: self.kept]
+        data = self.source.data[: self.n_bytes]
         size = -(-len(data) // pieces)
         name = Path(self.source.name)
         hidden = name.with_name(f"{name.name}.tmp") if self.renamed else name

@@ -255,7 +255,7 @@ def _log_all(session: PhantomSession, log: FaultLog, until_s: float) -> None:
     for start, stop, fault in absences(session.faults):
         lines.append((fault.kind, start, folder_fault(start, stop, session.hidden(start, stop))))
     for index, fate in session.fates.items():
-        timing = {"whole_s": session.whole_s(index)} if fate.whole else {}
+        timing = {"whole_s": session.whole_s(index)} if fate.is_readable else {}
         for fault in fate.faults:
             detail = volume_fault(index, fault, session.file_name(index)) | timing
             lines.append((fault.kind, index * session.tr_s, detail))

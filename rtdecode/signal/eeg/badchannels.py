@@ -65,7 +65,7 @@ class Judgement:
     apart_r: float = 0.3
     enter: int = 3
     leave: int = 10
-    most: float = 1 / 8
+    max_share: float = 1 / 8
 
 
 def saturated(block: Reals | NDArray[np.float32]) -> Mask:
@@ -126,7 +126,7 @@ class BadChannels:
         self._held = 0
         self._whole = True
         self._rails = np.zeros(count, bool)
-        self.allowed = int(count * self._rules.most)
+        self.allowed = int(count * self._rules.max_share)
         self.bad = self._absent.copy()
         self._learn()
 

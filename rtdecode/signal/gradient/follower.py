@@ -96,7 +96,7 @@ class Follower:
         self._open()
 
     @property
-    def left(self) -> int:
+    def n_to_block_end(self) -> int:
         """Number of samples up to the end of the block."""
         return self._stop - self.index
 
@@ -162,7 +162,7 @@ class Follower:
         while learned.line(number + 1) <= self.index:
             number += 1
         start = math.ceil(learned.line(number))
-        self._now = Epoch(number, start, start - learned.line(number), whole=False)
+        self._now = Epoch(number, start, start - learned.line(number), complete=False)
         self._past = None
 
     def _end(self) -> None:
@@ -238,7 +238,7 @@ class Follower:
         self._noise = None
         self._now = Epoch(0, self.index, 0.0)
         self._past = None
-        self._now.whole = self.index - self._valid_from >= 2 * MARGIN
+        self._now.complete = self.index - self._valid_from >= 2 * MARGIN
         self.counts.learned += 1
         self.counts.triggers += 1
 
@@ -295,7 +295,7 @@ class Follower:
         now.shift -= float(weights @ np.einsum("cn,cn->c", residual, slope))
         now.power += float(weights @ np.einsum("cn,cn->c", slope, slope))
         now.judged += block.shape[1]
-        now.rest = now.rest + clean.sum(axis=1, dtype=np.float64)
+        now.residual_sum = now.residual_sum + clean.sum(axis=1, dtype=np.float64)
         now.square = now.square + np.einsum("cn,cn->c", clean, clean, dtype=np.float64)
         return True
 
@@ -333,7 +333,7 @@ class Follower:
 
     def _store(self, template: Template, epoch: Epoch) -> None:
         """Put the complete blocks of an epoch on the template's grid."""
-        while epoch.whole and epoch.stored < template.blocks:
+        while epoch.complete and epoch.stored < template.blocks:
             width = template.width(epoch.stored)
             # The grid begins MARGIN samples before the epoch, and interpolation reads REACH more to
             # either side. An epoch that a hole touches stays out.
@@ -342,7 +342,7 @@ class Follower:
             if behind < 0:
                 return
             if first < self._valid_from:
-                epoch.whole = False
+                epoch.complete = False
                 return
             end = self._history.shape[1] - behind
             data = self._history[:, end - width - 2 * REACH + 1 : end]
@@ -359,7 +359,7 @@ class Follower:
         if past.number <= 1:
             # Nothing was subtracted from the first two epochs. They begin the template: are they
             # alike?
-            shift, fine = self._compare(learned, past) if past.number else (0.0, past.whole)
+            shift, fine = self._compare(learned, past) if past.number else (0.0, past.complete)
             if not fine:
                 self._end()
                 return
@@ -369,15 +369,15 @@ class Follower:
             # The epoch under way began where the expected period had put
             # it. Now that the period has been measured it is moved; an
             # epoch that was moved on its way stays out of the template.
-            now.whole = False
+            now.complete = False
             now.start = math.ceil(learned.line(now.number))
             now.phase = now.start - learned.line(now.number)
         elif past.power > 0 and past.judged > self._size:
             shift = past.shift / past.power
             # An epoch with a hole can still be timed; only a whole one enters the template.
             learned.line.add(past.number, past.start - past.phase + shift)
-            if past.whole:
-                learned.template.keep(past.number, shift, past.level, past.left, moved)
+            if past.complete:
+                learned.template.keep(past.number, shift, past.level, past.residual_power, moved)
         learned.template.weigh(now.number, _OUTLIER, self._settings.needed)
         learned.coupling.turn()
 
@@ -389,7 +389,7 @@ class Follower:
         shift, likeness = lag(first[loud], second[loud], round(self._settings.seed_s * self._sfreq))
         learned.line.add(1, past.start - past.phase + shift)
         steep = float(np.diff(first[loud]).std()) > _STEEP_SHARE * self._step_uv
-        return shift, past.whole and steep and likeness > _LIKE
+        return shift, past.complete and steep and likeness > _LIKE
 
 
 def _loudest(template: Float) -> NDArray[np.intp]:

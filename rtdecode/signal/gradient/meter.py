@@ -1,6 +1,6 @@
 """How much of the gradient artefact is there: by its slope, sample by sample, and by its harmonics.
 
-`Steepness` finds gradients in the EEG as it comes. `ResidualMeter` compares the EEG before and after the
+`SlopeDetector` finds gradients in the EEG as it comes. `ResidualMeter` compares the EEG before and after the
 correction, for the report.
 """
 
@@ -23,7 +23,7 @@ _FLOOR_UV2 = 1e-12
 _COMB_SHARE = 0.8
 
 
-class Steepness:
+class SlopeDetector:
     """Find gradients by their slope: more than half of the channels change faster than a brain can.
 
     Parameters

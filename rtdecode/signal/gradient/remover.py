@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtdecode.signal.eeg.quality import CORRECTED, LEARNING, UNCORRECTED, Quality
 from rtdecode.signal.gradient.follower import Follower
-from rtdecode.signal.gradient.meter import ResidualMeter, Steepness
+from rtdecode.signal.gradient.meter import ResidualMeter, SlopeDetector
 from rtdecode.signal.gradient.state import Gradient
 
 T = TypeVar("T", bound=np.floating[Any])
@@ -59,7 +59,7 @@ class GradientRemover:
         self._channels = channels
         self._follower = Follower(sfreq, channels, tr_s, settings)
         self._meter = ResidualMeter(sfreq, channels, tr_s * sfreq)
-        self._steepness = Steepness(sfreq, settings.slope_uv_s, settings.hold_s)
+        self._steepness = SlopeDetector(sfreq, settings.slope_uv_s, settings.hold_s)
         self._last: float | None = None
         self._anchor = (0.0, 0)
 
@@ -131,7 +131,7 @@ class GradientRemover:
         done = 0
         while done < data.shape[1]:
             # Never across the end of a block: that is where the follower's state changes.
-            part = slice(done, done + min(data.shape[1] - done, self._follower.left))
+            part = slice(done, done + min(data.shape[1] - done, self._follower.n_to_block_end))
             if self._follower.learning:
                 quality[part] = LEARNING
             artefact = self._follower.take(data[:, part].astype(np.float32))

@@ -106,14 +106,14 @@ class Epoch:
     number: int
     start: int
     phase: float
-    whole: bool = True
+    complete: bool = True
     stored: int = 0
     samples: int = 0
     judged: int = 0
     shift: float = 0.0
     power: float = 0.0
     total: NDArray[np.float64] | float = 0.0
-    rest: NDArray[np.float64] | float = 0.0
+    residual_sum: NDArray[np.float64] | float = 0.0
     square: NDArray[np.float64] | float = 0.0
 
     @property
@@ -122,11 +122,11 @@ class Epoch:
         return np.asarray(self.total / max(self.samples, 1))
 
     @property
-    def left(self) -> NDArray[np.float64] | None:
+    def residual_power(self) -> NDArray[np.float64] | None:
         """Power of what was left in each channel, without its mean; None where nothing was subtracted."""
         if not self.judged:
             return None
-        return np.asarray(self.square / self.judged - (self.rest / self.judged) ** 2)
+        return np.asarray(self.square / self.judged - (self.residual_sum / self.judged) ** 2)
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ _ROUNDS = 5
 class PlacedTrigger:
     """A volume trigger: its time, s on the local clock, its place, samples, and whether the head moved."""
 
-    at: float
+    triggered_at: float
     place: float
     moved: bool = False
 

@@ -87,7 +87,7 @@ class BeatFinder:
             self._peaks.reset()
 
     @property
-    def known(self) -> bool:
+    def is_regular(self) -> bool:
         """Whether an interval has been seen."""
         return bool(self._intervals)
 

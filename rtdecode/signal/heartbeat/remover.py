@@ -232,7 +232,7 @@ class HeartbeatRemover:
 
     def report(self) -> dict[str, Any]:
         """Return the method, the number of beats by source, the heart rate and the state of the template."""
-        usual = self._beats.interval / self._rate if self._beats.known else None
+        usual = self._beats.interval / self._rate if self._beats.is_regular else None
         return {
             "method": "references" if self._regression else "template",
             "hold_s": self.hold_s,

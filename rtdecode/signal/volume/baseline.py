@@ -74,11 +74,11 @@ class Drift:
     read: Matrix
     write: Matrix
     prior: Matrix
-    rest: float
+    unexplained: float
 
     def arrays(self) -> dict[str, Float]:
         """Return the arrays as they are stored in ``stats.npz``."""
-        prior = np.append(self.prior, self.rest)
+        prior = np.append(self.prior, self.unexplained)
         arrays = {"drift_read": self.read, "drift_write": self.write, "drift_prior": prior}
         return {name: array.astype(np.float32) for name, array in arrays.items()}
 
@@ -143,7 +143,7 @@ class VolumeNormalizer:
         self._seen = 0
         if self._drift is not None:
             self._own = Levels(self._drift.prior, self._baseline)
-            self._others = Levels(np.array([self._drift.rest]), self._baseline)
+            self._others = Levels(np.array([self._drift.unexplained]), self._baseline)
 
     def push(self, vector: Float, holes: NDArray[np.bool_] | None = None) -> Float:
         """Normalise the next volume, (voxel,) -> (voxel,) float32.

@@ -31,7 +31,7 @@ class Limits:
     Attributes
     ----------
     figure : str
-        Name of an attribute of `Steadiness`.
+        Name of an attribute of `RunQuality`.
     good, bad : float
         The figure is good up to the first limit, acceptable up to the second, and bad above it. Where
         `bad` is the smaller one, as for tsnr, the directions are reversed.
@@ -67,7 +67,7 @@ BARS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Steadiness:
+class RunQuality:
     """Figures of the run so far.
 
     Attributes
@@ -120,7 +120,7 @@ class StartVerdict:
 
     grade: str
     reasons: tuple[str, ...]
-    figures: Steadiness
+    figures: RunQuality
 
 
 class Quality:
@@ -158,7 +158,7 @@ class Quality:
         self._dvars: float | None = None
         self._recent: deque[float] = deque(maxlen=_RECENT)
         self._last: NDArray[np.float64] | None = None
-        self._now: Steadiness | None = None
+        self._now: RunQuality | None = None
 
     def push(self, values: Float, fd_mm: float | None = None) -> None:
         """Take in the next volume.
@@ -187,17 +187,17 @@ class Quality:
         if self._count == self._judge_at:
             self.verdict = judge(self.now())
 
-    def now(self) -> Steadiness:
+    def now(self) -> RunQuality:
         """Return the figures of the run up to the last volume."""
         if self._now is None:
             self._now = self._figures()
         return self._now
 
-    def _figures(self) -> Steadiness:
+    def _figures(self) -> RunQuality:
         aligned = self._aligned or None
         n_measured = self._aligned + self._unaligned
         tsnr = None if self._centred else self.tsnr_map()
-        return Steadiness(
+        return RunQuality(
             volumes=self._count,
             mean_fd_mm=aligned and self._fd_sum / aligned,
             max_fd_mm=aligned and self._fd_max,
@@ -253,7 +253,7 @@ class Quality:
         self._slope += before * ((n - 1) / 2)
 
 
-def judge(figures: Steadiness) -> StartVerdict:
+def judge(figures: RunQuality) -> StartVerdict:
     """Compare the figures of a run with `BARS`; figures that are None do not count."""
     worst = 0
     reasons = []

@@ -20,7 +20,7 @@ from streaming.sources.formats.dicom import is_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError
 from streaming.sources.formats.nifti import is_nifti, is_nifti_header
 from streaming.sources.formats.parrec import is_par
-from streaming.sources.formats.unpacked import MOST, OversizedError, inflate
+from streaming.sources.formats.unpacked import MAX_BYTES, OversizedError, inflate
 
 # Bytes from which a file's kind is told.
 HEAD = 4096
@@ -64,7 +64,7 @@ class Container:
     """
 
     promised: int
-    there: Callable[[int], int]
+    complete_volumes: Callable[[int], int]
     span: Callable[[int], tuple[int, int]]
     image: Callable[[int, ReadAt], Image]
 
@@ -140,7 +140,7 @@ def is_packed(head: bytes) -> bool:
     return head[:2] == _GZIP
 
 
-def gunzip(data: bytes, limit_bytes: int = MOST) -> bytes:
+def gunzip(data: bytes, limit_bytes: int = MAX_BYTES) -> bytes:
     """Unpack gzip data of at most `limit_bytes` bytes; return anything else as it is.
 
     Raises
@@ -205,7 +205,7 @@ def fingerprint(data: bytes, size: int) -> int:
     return zlib.crc32(sample.tobytes(), zlib.crc32(data[: min(HEAD, size)]))
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """Return a file name in printable characters, with escapes for all others."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

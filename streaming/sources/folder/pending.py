@@ -62,7 +62,7 @@ class Pending:
     tries: int = 0
     reason: str = ""
     image: bool = False
-    more: bool = False
+    may_have_more: bool = False
 
     def postpone(self, now_at: float, cost: float) -> None:
         """Schedule the next try after a pause that grows with the tries and with their cost (s)."""
@@ -113,7 +113,7 @@ class Queue:
 
     def unread(self) -> bool:
         """Return whether some files, or some volumes in a file, have not been tried at all."""
-        return bool(self._fresh) or any(pending.more for pending in self.files.values())
+        return bool(self._fresh) or any(pending.may_have_more for pending in self.files.values())
 
     def due(self, now_at: float) -> Iterator[str]:
         """Yield the names to be tried now: those waited for, then new ones, then those decoded before."""

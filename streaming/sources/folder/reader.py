@@ -19,7 +19,7 @@ from streaming.sources.folder.scan import Content, Stamp, stamp_of
 from streaming.sources.formats import nifti, parrec
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane, patience_s
-from streaming.sources.formats.unpacked import MOST
+from streaming.sources.formats.unpacked import MAX_BYTES
 
 # Volumes that one reading takes from one file: the reading cannot be interrupted, and a poll is short.
 _MOST_VOLUMES = 16
@@ -75,7 +75,7 @@ class Reading:
 
     images: list[Image] | Plane
     stamp: Stamp
-    rest: str = ""
+    still_to_come: str = ""
     by_name: bool = False
     mates: tuple[str, ...] = ()
 
@@ -129,7 +129,9 @@ class Reader:
     def limit_bytes(self) -> int:
         """Bytes to which a file may unpack: some volumes of the series that is followed, if there is one."""
         voxels = self._voxels()
-        return MOST if voxels is None else min(MOST, max(_UNPACKED_LEAST, _MOST_VOLUMES * 8 * voxels))
+        return (
+            MAX_BYTES if voxels is None else min(MAX_BYTES, max(_UNPACKED_LEAST, _MOST_VOLUMES * 8 * voxels))
+        )
 
     def knows(self, name: str) -> bool:
         """Return whether a file of that name was taken before."""
@@ -195,7 +197,7 @@ class Reader:
 
     def _whole(self, name: str, file: BinaryIO, kind: str, head: bytes, before: Stamp, age: float) -> Reading:
         """Read a file that counts only once all of it is there."""
-        data = files.read_whole(file, MOST)
+        data = files.read_whole(file, MAX_BYTES)
         stamp = stamp_of(os.fstat(file.fileno()))
         if _changed_while_read(before, stamp, len(data)):
             raise IncompleteError(
@@ -220,7 +222,7 @@ class Reader:
                     "header-packed", "a packed header: deliver it unpacked, beside its data"
                 )
         # A known file that was dated anew, or padded at its end, only has its new state noted.
-        if not reading.rest:
+        if not reading.still_to_come:
             self._take(name, stamp, len(data), files.fingerprint(data, len(data)))
         return reading
 
@@ -251,12 +253,12 @@ class Reader:
         with files.opened(self._directory / self.watched) as data:
             stamp = stamp_of(os.fstat(data.fileno()))
             if self.watched.lower().endswith(".gz"):
-                packed = files.read_whole(data, MOST)
+                packed = files.read_whole(data, MAX_BYTES)
                 plain = files.gunzip(packed, self._promised_bytes(container))
                 reading = self._parts_of(name, container, plain, stamp)
             else:
                 reading = self._volumes(name, container, _reads(data), stamp, age)
-        if not reading.rest:
+        if not reading.still_to_come:
             self._take(name, before, len(header), zlib.crc32(header))
         return replace(reading, mates=mates)
 
@@ -298,12 +300,12 @@ class Reader:
         if not mates:
             raise IncompleteError("pair-data-missing", "waits for its data file")
         raise IncompleteError(
-            "pair-data-missing", "waits for its data file {file}", file=files.shown(mates[0])
+            "pair-data-missing", "waits for its data file {file}", file=files.printable(mates[0])
         )
 
     def _parts_of(self, name: str, container: Container, data: bytes, stamp: Stamp) -> Reading:
         """Read all volumes of unpacked data, which the checksum of gzip has proved to be whole."""
-        size = container.there(len(data))
+        size = container.complete_volumes(len(data))
         if size < container.promised:
             raise IncompleteError(
                 "file-volumes-incomplete",
@@ -335,13 +337,13 @@ class Reader:
         max_volumes: int = _MOST_VOLUMES,
     ) -> Reading:
         _, volume_bytes = container.span(0)
-        if volume_bytes > MOST:
+        if volume_bytes > MAX_BYTES:
             raise NotAVolumeError(
                 "volume-oversized",
                 "a volume of {volume_bytes} bytes: a damaged header",
                 volume_bytes=volume_bytes,
             )
-        available = container.there(stamp.size)
+        available = container.complete_volumes(stamp.size)
         delivered, first = self._begun(name, container, read_at, available, stamp)
         # A writer may set the number of volumes only at the end, so while a file grows it may hold more
         # than its header promises. In a file that has not grown, such a header is not trusted.
@@ -453,12 +455,15 @@ def _container(kind: str, data: bytes, name: str) -> Container:
     if kind == "par":
         par = parrec.read_par(data)
         return Container(
-            len(par.lines), par.there, par.span, lambda t, read_at: parrec.read_volume(par, name, t, read_at)
+            len(par.lines),
+            par.complete_volumes,
+            par.span,
+            lambda t, read_at: parrec.read_volume(par, name, t, read_at),
         )
     layout = nifti.read_layout(data)
     return Container(
         layout.promised,
-        layout.there,
+        layout.complete_volumes,
         layout.span,
         lambda t, read_at: nifti.read_volume(layout, name, t, read_at),
     )

@@ -45,7 +45,7 @@ class _Begun:
     start: datetime | None
     first: Key
     pixels: int
-    at: float
+    newest_at: float
     newest: _Acquired | None = None
     firsts: dict[Key, datetime | None] = field(default_factory=dict)
 
@@ -82,7 +82,7 @@ class SeriesRestarts:
             runs.append(run)
         if len(run.firsts) < _MAX_COUNTERS:
             run.firsts.setdefault(key, image.acquired)
-        run.at = max(run.at, arrived_at)
+        run.newest_at = max(run.newest_at, arrived_at)
         if image.acquired is not None and image.counters is not None:
             newest = run.newest
             if newest is None or seconds_between(newest.acquired, image.acquired) >= 0:
@@ -111,7 +111,7 @@ def _again(run: _Begun, key: Key, image: Image | Plane, arrived_at: float) -> bo
     return (
         untimed
         and key == run.first
-        and arrived_at - run.at > _PAUSE_S
+        and arrived_at - run.newest_at > _PAUSE_S
         and pixel_checksum(image.data) != run.pixels
     )
 

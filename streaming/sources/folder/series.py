@@ -32,7 +32,7 @@ class Hole:
 
     since: float
     missing_slices: int
-    told: bool = False
+    is_reported: bool = False
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class SeriesRun:
     label: str
     order: int
     kind: Kind
-    seen: set[int] = field(default_factory=set)
+    delivered: set[int] = field(default_factory=set)
     holes: dict[int, Hole] = field(default_factory=dict)
     origin: datetime | None = None
     stop: int = 0
@@ -84,10 +84,10 @@ class SeriesRun:
         due = [
             (index, hole)
             for index, hole in sorted(self.holes.items())
-            if not hole.told and now_at - hole.since >= self.patience_s
+            if not hole.is_reported and now_at - hole.since >= self.patience_s
         ]
         for _, hole in due:
-            hole.told = True
+            hole.is_reported = True
         return [(index, hole.missing_slices) for index, hole in due]
 
     def leaps(self, index: int) -> bool:
@@ -167,18 +167,18 @@ class Runs:
         if isinstance(placement, str):
             return placement
         run, index = placement
-        if index in run.seen:
+        if index in run.delivered:
             self.duplicate += 1
             return f"a second file for volume {index} of series {run.label}"
         if self._leaps(run, index):
             return _leap(run, index)
-        self.out_of_order += index < run.stop - 1 and bool(run.seen)
+        self.out_of_order += index < run.stop - 1 and bool(run.delivered)
         # Late by either account: its file took too long to become whole, or its place stayed empty.
         hole = run.holes.pop(index, None)
         opened = [opened_at for opened_at in (since, hole.since if hole else None) if opened_at is not None]
         self.late += bool(opened) and moments.parsed_at - min(opened) >= run.patience_s
         run.reach(index, moments.parsed_at)
-        run.seen.add(index)
+        run.delivered.add(index)
         return Volume(
             data=image.data,
             affine=image.affine,
@@ -214,7 +214,7 @@ class Runs:
             return _leap(run, index)
         slices = run.kind[0][2]
         words = f"a slice of volume {index} of series {run.label}, which lacks {missing_slices} of {slices}"
-        if index not in run.seen:
+        if index not in run.delivered:
             run.reach(index, now_at)
             # Its slices have been waited for already, so the hole is due at once.
             run.holes[index] = Hole(now_at - run.patience_s, missing_slices)
@@ -222,7 +222,7 @@ class Runs:
 
     def _leaps(self, run: SeriesRun, index: int) -> bool:
         """Return whether a number may be damage; where no series is followed, a run may begin with any."""
-        return (self._bound or bool(run.seen)) and run.leaps(index)
+        return (self._bound or bool(run.delivered)) and run.leaps(index)
 
     def _find(self, image: Image, first: int) -> tuple[SeriesRun, int] | str:
         number = 0 if image.number is None else image.number - first

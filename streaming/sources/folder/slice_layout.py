@@ -28,7 +28,7 @@ class SliceLayout:
 
     period: int = 0
     inner: bool = False
-    seen: dict[float, list[int]] = field(default_factory=dict)
+    instances: dict[float, list[int]] = field(default_factory=dict)
     gap: int = 0
     first: int = 0
 
@@ -49,14 +49,14 @@ class SliceLayout:
             Whether the period is known.
         """
         self.first = min(self.first, instance)
-        instances = self.seen.setdefault(key, [])
+        instances = self.instances.setdefault(key, [])
         index = bisect_left(instances, instance)
         if index < len(instances) and instances[index] == instance:
             return self.period > 0
         for other in instances[max(index - 1, 0) : index + 1]:
             self.gap = min(self.gap or abs(instance - other), abs(instance - other))
         insort(instances, instance)
-        if self.gap == len(self.seen) > 1:
+        if self.gap == len(self.instances) > 1:
             self.period = self.gap
         return self.period > 0
 
@@ -64,17 +64,17 @@ class SliceLayout:
         """Decide from what there is, because no more will come in time; return whether that was possible."""
         if self.gap == 0:
             # No position came twice: this is one volume, perhaps with empty places.
-            grid_places = places(self.seen)
+            grid_places = places(self.instances)
             self.period = grid_places[-1] + 1 if grid_places else 0
-        elif self.gap >= len(self.seen):
+        elif self.gap >= len(self.instances):
             # Some positions never came: their slices were lost.
             self.period = self.gap
         else:
             # Fewer instances between repetitions than positions: time may run fastest, if the slices
             # begin at even distances and none reaches into the next.
-            firsts = sorted(instances[0] for instances in self.seen.values())
+            firsts = sorted(instances[0] for instances in self.instances.values())
             steps = {later - earlier for earlier, later in itertools.pairwise(firsts)}
-            longest = max(instances[-1] - instances[0] for instances in self.seen.values())
+            longest = max(instances[-1] - instances[0] for instances in self.instances.values())
             self.inner = len(steps) == 1 and longest < min(steps)
             self.period = steps.pop() if self.inner else 0
         return self.period > 0

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from streaming.sources.folder.slice_layout import SliceLayout
-from streaming.sources.folder.slice_stack import Identity, Pile, Slot, joined, on_grid, places, timed
+from streaming.sources.folder.slice_stack import Identity, SliceStack, Slot, joined, on_grid, places, timed
 from streaming.sources.formats.image import Image, Moments, Plane, seconds_between
 
 # The TR that is assumed if the header has none, or one of `_TR_MOST` or more; s.
@@ -24,7 +24,9 @@ _NEXT_TR = 0.5
 # Header times are rounded by so much of a TR at most.
 _ROUNDED_TR = 0.01
 
-Rest = Literal["header", "instance", "acquisition", "temporal", "times", "order", "first", "unknown"]
+NumberingBasis = Literal[
+    "header", "instance", "acquisition", "temporal", "times", "order", "first", "unknown"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +106,19 @@ class SliceRun:
 
     first: Plane
     series: int
-    rest: Rest
+    basis: NumberingBasis
     count: int | None
     proven: bool = False
     believed: bool = False
     layout: SliceLayout = field(default_factory=SliceLayout)
-    piles: dict[int, Pile] = field(default_factory=dict)
+    piles: dict[int, SliceStack] = field(default_factory=dict)
     unplaced: list[Slot] = field(default_factory=list)
-    given: set[int] = field(default_factory=set)
+    delivered: set[int] = field(default_factory=set)
     done: dict[int, dict[float, Identity]] = field(default_factory=dict)
     base: int = 0
     timed: dict[float, tuple[int, datetime]] = field(default_factory=dict)
     zero: datetime | None = None
-    left: set[Rest] = field(default_factory=set)
+    abandoned: set[NumberingBasis] = field(default_factory=set)
     mixed: dict[int, str] = field(default_factory=dict)
     constant: bool = True
     occurred: dict[float, int] = field(default_factory=dict)
@@ -137,16 +139,16 @@ class SliceRun:
 
     def index(self, slot: Slot) -> int | None:
         """Return the index of a slice's volume; None if its header lacks what the others have."""
-        if self.rest == "header":
+        if self.basis == "header":
             return slot.plane.number
-        if self.rest == "instance":
+        if self.basis == "instance":
             return None if slot.plane.instance is None else self.layout.volume(slot.plane.instance)
-        if self.rest == "first":
+        if self.basis == "first":
             return 0
-        if self.rest == "times":
+        if self.basis == "times":
             return self._index_by_time(slot)
-        if self.rest in ("acquisition", "temporal"):
-            value = getattr(slot.plane.counters, self.rest, None)
+        if self.basis in ("acquisition", "temporal"):
+            value = getattr(slot.plane.counters, self.basis, None)
             return None if value is None else value - self.base
         index = self.occurred.get(slot.key, 0)
         self.occurred[slot.key] = index + 1
@@ -168,7 +170,7 @@ class SliceRun:
         self.timed[slot.key] = index, acquired
         return index
 
-    def other_statement(self, slot: Slot, previous: Identity) -> Rest | None:
+    def other_statement(self, slot: Slot, previous: Identity) -> NumberingBasis | None:
         """Return what tells a slice's volume from that of another one at its place, besides `rest`.
 
         That is a counter that differs between the two, or else their times, or else, without any instance
@@ -180,20 +182,20 @@ class SliceRun:
         for counter in ("temporal", "acquisition"):
             earlier = getattr(previous.counters, counter)
             later = getattr(slot.plane.counters, counter, None)
-            if counter == self.rest or counter in self.left:
+            if counter == self.basis or counter in self.abandoned:
                 continue
             if earlier is None or later is None or earlier == later:
                 continue
             # A counter that falls while the time rises counts something else.
             if not lapse_s or (later > earlier) == (lapse_s > 0):
                 return counter
-        timed = self.rest != "times" and "times" not in self.left and lapse_s is not None
+        timed = self.basis != "times" and "times" not in self.abandoned and lapse_s is not None
         if timed and abs(lapse_s or 0.0) >= _NEXT_TR * self.tr_s:
             return "times"
         # Where slices have no instance number at all, they come in order.
         return "order" if slot.plane.instance is None and previous.instance is None else None
 
-    def rest_on(self, statement: Rest, index: int, previous: Identity, slots: list[Slot]) -> None:
+    def rest_on(self, statement: NumberingBasis, index: int, previous: Identity, slots: list[Slot]) -> None:
         """Let indices rest on another statement, by which a slice that was seen keeps its index.
 
         Parameters
@@ -206,11 +208,11 @@ class SliceRun:
         slots : list of Slot
             All slices that wait.
         """
-        self.left.add(self.rest)
-        self.rest = statement
+        self.abandoned.add(self.basis)
+        self.basis = statement
         if statement in ("acquisition", "temporal"):
             value = getattr(previous.counters, statement)
-            self.base = value - index if self.given else min(value, 1)
+            self.base = value - index if self.delivered else min(value, 1)
             return
         if statement == "order":
             self.occurred = {
@@ -233,7 +235,7 @@ class SliceRun:
 
     def remember(self, index: int, slots: list[Slot]) -> None:
         """Note that a volume was given."""
-        self.given.add(index)
+        self.delivered.add(index)
         self.done[index] = {slot.key: slot.identity for slot in slots}
         while len(self.done) > _REMEMBERED:
             del self.done[next(iter(self.done))]
@@ -305,7 +307,9 @@ class SliceRun:
                 recon_s = None
         missing = count - len(slots)
         # Neither the order of arrival nor a time is a number of the header, so `Runs` finds the index itself.
-        unnumbered = self.rest in ("order", "first") or (self.rest == "times" and self.first.instance is None)
+        unnumbered = self.basis in ("order", "first") or (
+            self.basis == "times" and self.first.instance is None
+        )
         number = None if unnumbered else index
         uid = self.first.uid
         tr_s = self.first.tr_s

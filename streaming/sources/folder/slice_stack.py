@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtdecode.types import Array
 from streaming.sources.formats.image import Counters, Moments, Plane, pixel_checksum, seconds_between
-from streaming.sources.formats.unpacked import MOST
+from streaming.sources.formats.unpacked import MAX_BYTES
 
 # Slices of one volume may lie this far off an even spacing, in steps of it.
 _UNEVEN = 0.1
@@ -62,7 +62,7 @@ class Span(NamedTuple):
 
 
 @dataclass(slots=True)
-class Pile:
+class SliceStack:
     """The slices of one volume so far, by position.
 
     Attributes
@@ -153,7 +153,7 @@ def joined(
     kind = np.result_type(*(plane.data.dtype for plane in planes))
     columns, rows = planes[0].data.shape
     # The header states the number of slices, and a slice may be as large as a damaged header says.
-    if count * rows * columns * kind.itemsize > MOST:
+    if count * rows * columns * kind.itemsize > MAX_BYTES:
         raise ValueError(f"{count} slices of {columns} x {rows} pixels in one volume: a damaged header")
     stack = np.zeros((count, rows, columns), kind)
     for place, plane in zip(grid_places, planes, strict=True):

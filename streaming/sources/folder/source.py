@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdecode.types import Volume
-from streaming.sources.folder.files import HalfError, counterparts, shown
+from streaming.sources.folder.files import HalfError, counterparts, printable
 from streaming.sources.folder.numbering import Arrival, VolumeNumbering
 from streaming.sources.folder.pending import RESTLESS, Pending, Queue
 from streaming.sources.folder.reader import Reader, Reading
 from streaming.sources.folder.restart import SeriesRestarts
 from streaming.sources.folder.scan import DEEPEST, FolderScan, Stamp
 from streaming.sources.folder.series import Accept, Runs, SeriesRun
-from streaming.sources.folder.volume_assembler import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, VolumeAssembler
 from streaming.sources.formats.image import Image, IncompleteError, Moments, NotAVolumeError, Plane
 from streaming.sources.formats.nifti import split_number
 
@@ -98,7 +98,7 @@ class FolderSource:
         self._begun = existing == "ignore"
         self._scan = FolderScan(directory, exclude)
         self._reader = Reader(directory, moco, include, lambda: self.runs.voxels)
-        self._stacks = Stacks()
+        self._stacks = VolumeAssembler()
         self._restarts = SeriesRestarts()
         self._numbering = VolumeNumbering()
         self._drained = False
@@ -146,12 +146,12 @@ class FolderSource:
     def ignored(self) -> list[tuple[str, str]]:
         """Files that are not volumes, each once, with the reason; names are relative to the folder."""
         # Iterate over a copy: the polling thread may change the dictionary meanwhile.
-        return [(shown(name), reason) for name, reason in list(self._ignored.items())]
+        return [(printable(name), reason) for name, reason in list(self._ignored.items())]
 
     @property
     def waiting(self) -> list[tuple[str, str]]:
         """Files that have not been decoded yet, with what is missing."""
-        return [(shown(name), pending.reason) for name, pending in list(self._pending.items())]
+        return [(printable(name), pending.reason) for name, pending in list(self._pending.items())]
 
     @property
     def unread(self) -> bool:
@@ -339,17 +339,17 @@ class FolderSource:
             stacks = self._stacks.push(plane, name, moments)
             return [volume for stacked in stacks for volume in self._stacked(stacked)]
         # A file of many volumes stays queued until it has given all that its header promises.
-        pending.more = bool(reading.rest and reading.images)
-        if not reading.rest:
+        pending.may_have_more = bool(reading.still_to_come and reading.images)
+        if not reading.still_to_come:
             self._finish(name, bool(reading.images))
-        elif pending.more:
-            pending.reason = reading.rest
+        elif pending.may_have_more:
+            pending.reason = reading.still_to_come
             pending.absent_at = arrived_at
             pending.image = True
             pending.changed_at = pending.retry_at = pending.since = now_at
             pending.tries = 1
         else:
-            self._postpone(name, reading.rest, now_at, arrived_at)
+            self._postpone(name, reading.still_to_come, now_at, arrived_at)
         # A file that decoded at its first try cannot be late by itself.
         return self._placed(name, reading, moments, pending.since if pending.tries else None)
 
@@ -382,7 +382,7 @@ class FolderSource:
         """Place a volume in its run, whose first one has the number `first`, or list its file as ignored."""
         doubles = self.runs.duplicate
         image, name, moments, since = arrival
-        placed = self.runs.place(image, shown(name), moments, first, since)
+        placed = self.runs.place(image, printable(name), moments, first, since)
         if isinstance(placed, Volume):
             return [placed]
         self._ignored[name] = placed
@@ -396,7 +396,7 @@ class FolderSource:
         if stacked.missing_slices:
             placed = self.runs.give_up(stacked.image, stacked.missing_slices, time.monotonic())
         else:
-            placed = self.runs.place(stacked.image, shown(stacked.names[-1]), stacked.moments)
+            placed = self.runs.place(stacked.image, printable(stacked.names[-1]), stacked.moments)
         if isinstance(placed, Volume):
             return [placed]
         self._ignored |= dict.fromkeys(stacked.names, placed)
@@ -424,7 +424,7 @@ class FolderSource:
         ended_at = time.monotonic()
         pending.reason = reason
         pending.absent_at = ended_at
-        pending.more = False
+        pending.may_have_more = False
         pending.image = pending.image or self._reader.image
         # What a header waits for is a change of its data file, so that is the one to watch.
         if pending.watched != self._reader.watched:

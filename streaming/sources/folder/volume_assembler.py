@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streaming.sources.folder.slice_layout import SliceLayout
-from streaming.sources.folder.slice_run import Rest, SliceRun, Stacked
-from streaming.sources.folder.slice_stack import Identity, Pile, Slot
+from streaming.sources.folder.slice_run import NumberingBasis, SliceRun, Stacked
+from streaming.sources.folder.slice_stack import Identity, SliceStack, Slot
 from streaming.sources.formats.image import Counters, Moments, Plane, patience_s
 
 # The layout of a run that is still unclear after this many TR is decided from what there is.
@@ -27,7 +27,7 @@ _UNTOLD = "slices of which neither a header nor a repeated position tells the vo
 _ORIENTED = "slices in several orientations in one series, no volume of a run (a localizer?)"
 
 
-class Stacks:
+class VolumeAssembler:
     """Assemble the volumes of any number of runs at once.
 
     Parameters
@@ -125,7 +125,7 @@ class Stacks:
             size, expected = (" x ".join(map(str, p.data.shape)) for p in (plane, run.first))
             return f"a slice of {size} voxels in a series of {expected}"
         parallel = _normal(plane) @ _normal(run.first) > _PARALLEL
-        if not parallel and not run.given:
+        if not parallel and not run.delivered:
             self._refuse(run, _ORIENTED)
         return "" if parallel else _ORIENTED
 
@@ -144,10 +144,10 @@ class Stacks:
     def _take(self, run: SliceRun, slot: Slot) -> list[Stacked]:
         run.constant &= slot.plane.number == run.first.number
         self._bytes += slot.plane.data.nbytes
-        if run.rest == "unknown":
+        if run.basis == "unknown":
             return self._wait(run, slot)
         instance = slot.plane.instance
-        if run.rest == "instance" and instance is not None and instance < run.layout.first:
+        if run.basis == "instance" and instance is not None and instance < run.layout.first:
             # The instance numbers turn out to begin at 0, and so every volume one slice earlier.
             run.layout.first = instance
             return self._take_again(run, self._taken_out(run, slot))
@@ -160,13 +160,13 @@ class Stacks:
         if index in run.mixed:
             self._drop(slot, run.mixed[index])
             return []
-        if index in run.given:
+        if index in run.delivered:
             return self._again(run, slot, index)
-        pile = run.piles.setdefault(index, Pile())
+        pile = run.piles.setdefault(index, SliceStack())
         other = pile.slots.get(slot.key)
         if other is not None:
             return self._clash(run, slot, index, other.identity)
-        if run.rest == "instance" and "instance" not in run.left and _shares_number(pile, slot):
+        if run.basis == "instance" and "instance" not in run.abandoned and _shares_number(pile, slot):
             return self._rest_on_none(run, slot)
         pile.put(slot)
         if run.count is None:
@@ -210,8 +210,8 @@ class Stacks:
         """
         if slot.identity[1:] == earlier[1:]:
             return self._second(run, slot, index)
-        constant = run.rest == "header" and run.constant
-        promised = run.rest == "instance" and not run.layout.seen and not run.proven
+        constant = run.basis == "header" and run.constant
+        promised = run.basis == "instance" and not run.layout.instances and not run.proven
         counted = slot.plane.instance is not None and slot.plane.instance != earlier.instance
         if not (counted and (constant or promised)):
             statement = run.other_statement(slot, earlier)
@@ -221,7 +221,7 @@ class Stacks:
                 else self._mixed(run, slot, index)
             )
         slots = self._taken_out(run, slot)
-        run.rest = "unknown"
+        run.basis = "unknown"
         run.layout = SliceLayout()
         run.count = run.count if constant else None
         # The volumes given last help to learn the layout, although their slices are gone.
@@ -231,7 +231,7 @@ class Stacks:
         return self._take_again(run, slots)
 
     def _rest_on(
-        self, run: SliceRun, slot: Slot, statement: Rest, index: int, earlier: Identity
+        self, run: SliceRun, slot: Slot, statement: NumberingBasis, index: int, earlier: Identity
     ) -> list[Stacked]:
         """Place all slices that wait, and this one, by another statement than before."""
         slots = self._taken_out(run, slot)
@@ -242,11 +242,11 @@ class Stacks:
         """Leave instance numbers that do not count slices, for a volume number or until positions repeat."""
         counters = slot.plane.counters or Counters()
         for counter in ("temporal", "acquisition"):
-            if counter not in run.left and getattr(counters, counter) is not None:
+            if counter not in run.abandoned and getattr(counters, counter) is not None:
                 return self._rest_on(run, slot, counter, 0, slot.identity)
         slots = self._taken_out(run, slot)
-        run.left.add("instance")
-        run.rest = "unknown"
+        run.abandoned.add("instance")
+        run.basis = "unknown"
         run.layout = SliceLayout()
         return self._take_again(run, slots)
 
@@ -254,13 +254,13 @@ class Stacks:
         """Refuse a volume at one of whose places there are two images that nothing tells apart."""
         number = slot.plane.counters.instance if slot.plane.counters else None
         what = "without a number" if number is None else f"with InstanceNumber {number}"
-        ending = "; the volume was given with the slices that came first" if index in run.given else ""
+        ending = "; the volume was given with the slices that came first" if index in run.delivered else ""
         reason = (
             f"two slices {what} at one place of volume {index} of series {run.series}, with other pixels; "
             "neither acquisition time, acquisition number nor temporal position tells which volume each "
             f"belongs to (several echoes in one series?){ending}"
         )
-        if run.rest == "unknown":
+        if run.basis == "unknown":
             # Nothing tells any volume of this run from another one.
             self._refuse(run, reason)
             self._drop(slot, reason)
@@ -290,7 +290,7 @@ class Stacks:
     def _wait(self, run: SliceRun, slot: Slot) -> list[Stacked]:
         """Keep a slice until the layout of the instance numbers is known."""
         instance = slot.plane.instance
-        if instance is not None and instance in run.layout.seen.get(slot.key, ()):
+        if instance is not None and instance in run.layout.instances.get(slot.key, ()):
             other = next((o for o in run.unplaced if (o.key, o.plane.instance) == (slot.key, instance)), None)
             if other is not None:
                 return self._clash(run, slot, 0, other.identity)
@@ -299,16 +299,16 @@ class Stacks:
         return self._place_all(run) if has_layout else []
 
     def _place_all(self, run: SliceRun) -> list[Stacked]:
-        run.rest, run.count = "instance", len(run.layout.seen)
+        run.basis, run.count = "instance", len(run.layout.instances)
         slots = run.unplaced
         run.unplaced = []
         return self._take_again(run, slots)
 
     def _settle(self, run: SliceRun) -> list[Stacked]:
         """Decide on the layout of a run whose slices have waited long enough, or refuse the run."""
-        if len(run.layout.seen) > 1 and run.layout.settle():
+        if len(run.layout.instances) > 1 and run.layout.settle():
             return self._place_all(run)
-        self._refuse(run, _SINGLE if len(run.layout.seen) == 1 else _UNTOLD)
+        self._refuse(run, _SINGLE if len(run.layout.instances) == 1 else _UNTOLD)
         return []
 
     def _relieve(self) -> list[Stacked]:
@@ -368,7 +368,7 @@ def _begun(plane: Plane) -> SliceRun:
     return run
 
 
-def _shares_number(pile: Pile, slot: Slot) -> bool:
+def _shares_number(pile: SliceStack, slot: Slot) -> bool:
     """Return whether a slice at another position has the same instance number."""
     return any(other.plane.instance == slot.plane.instance for other in pile.slots.values())
 

@@ -21,7 +21,7 @@ from streaming.sources.formats.kinds import check_frames, check_image, check_obj
 from streaming.sources.formats.mosaic import grid_slices, mosaic_slices, read_grid, read_mosaic
 from streaming.sources.formats.pixels import check_pixels, with_pixels
 from streaming.sources.formats.slices import read_plane
-from streaming.sources.formats.unpacked import MOST
+from streaming.sources.formats.unpacked import MAX_BYTES
 
 # What pydicom and its decoders raise on files that are cut or damaged at any place.
 _BROKEN = (
@@ -39,7 +39,7 @@ def is_dicom(head: bytes) -> bool:
 
 
 def read_dicom(
-    data: bytes, *, moco: bool = False, include: str = "", limit_bytes: int = MOST
+    data: bytes, *, moco: bool = False, include: str = "", limit_bytes: int = MAX_BYTES
 ) -> list[Image] | Plane:
     """Decode one file.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rtdecode.errors import CodedError
 from streaming.sources.formats.image import NotAVolumeError
-from streaming.sources.formats.unpacked import MOST, OversizedError, inflate
+from streaming.sources.formats.unpacked import MAX_BYTES, OversizedError, inflate
 
 PIXELS = 0x7FE00010
 _MAGIC = b"DICM"
@@ -75,7 +75,7 @@ class Element(NamedTuple):
     undefined: bool
 
 
-def opened(data: bytes, limit_bytes: int = MOST) -> tuple[str, bytes, int, Encoding]:
+def opened(data: bytes, limit_bytes: int = MAX_BYTES) -> tuple[str, bytes, int, Encoding]:
     """Read what precedes the data set.
 
     Parameters

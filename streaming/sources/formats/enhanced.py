@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from streaming.sources.formats.elements import Encoding, items, values
 from streaming.sources.formats.fields import (
     elapsed,
+    integer,
     moment,
     named_by_echo,
     numbers,
     repetition_s,
     text,
-    whole,
 )
 from streaming.sources.formats.header import (
     PER_FRAME,
@@ -93,21 +93,21 @@ Key = tuple[float, ...]
 class Frames:
     """The attributes of each frame of a file, still encoded."""
 
-    each: list[Frame]
+    attributes: list[Frame]
     encoding: Encoding
 
     def texts(self, tag: int) -> list[str]:
         """Return an attribute of every frame as text; empty where a frame has none."""
-        return [frame.get(tag, b"").decode("latin-1").strip("\0 ") for frame in self.each]
+        return [frame.get(tag, b"").decode("latin-1").strip("\0 ") for frame in self.attributes]
 
     def decimals(self, tag: int, count: int) -> NDArray[np.float64] | None:
         """Return an attribute of every frame, (frames, count); None unless all have `count` numbers."""
         # Frames often share a value, so each distinct one is parsed once.
         parsed: dict[bytes, list[float]] = {}
-        for raw in {frame.get(tag, b"") for frame in self.each}:
+        for raw in {frame.get(tag, b"") for frame in self.attributes}:
             parts = raw.decode("latin-1").strip("\0 ").split("\\")
             parsed[raw] = [float(part) for part in parts if part.strip()]
-        rows = [parsed[frame.get(tag, b"")] for frame in self.each]
+        rows = [parsed[frame.get(tag, b"")] for frame in self.attributes]
         return np.array(rows, float) if all(len(row) == count for row in rows) else None
 
     def packed(self, tag: int, kind: str) -> list[tuple[float, ...]]:
@@ -115,7 +115,7 @@ class Frames:
         size = struct.calcsize(kind)
         return [
             struct.unpack(f"{self.encoding.order}{len(raw) // size}{kind}", raw[: len(raw) // size * size])
-            for raw in (frame.get(tag, b"") for frame in self.each)
+            for raw in (frame.get(tag, b"") for frame in self.attributes)
         ]
 
 
@@ -188,7 +188,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     starts = _starts(header, frames, list(complete.values()))
     stored = decoded(header)
     scales = _scales(header, frames)
-    if len(frames.each) == 1:
+    if len(frames.attributes) == 1:
         data = _rescaled(stored, scales, [0])[0]
         return _plane(header, frames, uid, data, axes, positions[0], starts[0])
     affine = stack_affine(axes, positions) if len(positions) > 1 else _flat_affine(frames, axes, positions[0])
@@ -196,7 +196,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     # Each of these files may be instance 1 of its own, so a greater time index says more than 1 does.
     first_number = number_of(first) or max((first.temporal or 1) - 1, 0)
     tr_s = _repetition_s(header, frames)
-    series = whole(header.ds, "SeriesNumber") or 0
+    series = integer(header.ds, "SeriesNumber") or 0
     # The time of a file of many volumes belongs to none of them.
     done = moment(header.ds, "Content") if len(groups) == 1 else None
     return [
@@ -233,7 +233,7 @@ def _plane(
         affine=affine,
         normal_mm=float(position @ normal / np.linalg.norm(normal)),
         uid=uid,
-        series=whole(ds, "SeriesNumber") or 0,
+        series=integer(ds, "SeriesNumber") or 0,
         number=counters.temporal - 1 if counters.temporal else None,
         instance=counters.slice_instance,
         tr_s=_repetition_s(header, frames),
@@ -327,7 +327,7 @@ def _everywhere(header: Header, frames: Frames, tag: int, count: int, keyword: s
             "frames without {keyword}: the header does not say where they lie",
             keyword=keyword,
         )
-    return np.tile(plain, (len(frames.each), 1))
+    return np.tile(plain, (len(frames.attributes), 1))
 
 
 def _volumes(header: Header, frames: Frames, selected: list[int], place: NDArray[np.intp]) -> list[list[int]]:

@@ -128,7 +128,7 @@ def numbers(ds: Dataset, keyword: str) -> list[float]:
     return values
 
 
-def whole(ds: Dataset, keyword: str) -> int | None:
+def integer(ds: Dataset, keyword: str) -> int | None:
     """Return the first value of an integer string; None if there is none."""
     values = numbers(ds, keyword)
     return int(values[0]) if values else None

@@ -14,9 +14,9 @@ from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
 from streaming.sources.formats.elements import PIXELS, Element, Encoding, elements, opened
-from streaming.sources.formats.fields import moment, text, whole
+from streaming.sources.formats.fields import integer, moment, text
 from streaming.sources.formats.image import Counters, IncompleteError, NotAVolumeError
-from streaming.sources.formats.unpacked import MOST
+from streaming.sources.formats.unpacked import MAX_BYTES
 
 SHARED = 0x52009229
 PER_FRAME = 0x52009230
@@ -62,7 +62,7 @@ class Header:
         return b"" if element is None else self.body[element.start : element.stop]
 
 
-def read_header(data: bytes, limit_bytes: int = MOST) -> Header:
+def read_header(data: bytes, limit_bytes: int = MAX_BYTES) -> Header:
     """Open a file, whose data set may inflate to `limit_bytes` bytes.
 
     Raises
@@ -108,7 +108,7 @@ def words(ds: Dataset, keyword: str) -> list[str]:
 def counters_of(ds: Dataset) -> Counters:
     """Return the counters of a file."""
     keywords = ("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier")
-    return Counters(*(whole(ds, keyword) for keyword in keywords))
+    return Counters(*(integer(ds, keyword) for keyword in keywords))
 
 
 def number_of(counters: Counters) -> int | None:

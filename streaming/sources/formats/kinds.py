@@ -16,8 +16,8 @@ from pydicom.uid import UID
 
 from streaming.sources.formats import enhanced
 from streaming.sources.formats.enhanced import Frames
+from streaming.sources.formats.fields import integer, private_number, text
 from streaming.sources.formats.fields import private as private_value
-from streaming.sources.formats.fields import private_number, text, whole
 from streaming.sources.formats.header import words
 from streaming.sources.formats.image import NotAVolumeError
 
@@ -154,7 +154,7 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool, include: str = "") -> 
         for word in _words(frames.texts(tag)[0])
     ]
     types = [*words(ds, "ImageType"), *frame_types]
-    if "MOSAIC" in frame_types and len(frames.each) == 1:
+    if "MOSAIC" in frame_types and len(frames.attributes) == 1:
         raise NotAVolumeError(
             "enhanced-navigator-mosaic",
             "a navigator's mosaic within an Enhanced MR file, not a volume of a run",
@@ -279,7 +279,7 @@ def _kinds_by_name(ds: Dataset, functional: bool, include: str) -> Iterator[tupl
 
 def _anatomy(ds: Dataset) -> str | None:
     """Return the reason for a scan acquired once, in 3-D or by spin echoes, and not echo-planar."""
-    times = max((whole(ds, name) or 0 for name in _TEMPORAL), default=0)
+    times = max((integer(ds, name) or 0 for name in _TEMPORAL), default=0)
     if times > 1 or _echo_planar(ds):
         return None
     if text(ds, "MRAcquisitionType") == "3D":

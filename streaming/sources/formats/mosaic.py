@@ -20,12 +20,12 @@ from streaming.sources.formats.elements import items, values
 from streaming.sources.formats.fields import (
     LPS,
     elapsed,
+    integer,
     moment,
     numbers,
     private_number,
     repetition_s,
     text,
-    whole,
 )
 from streaming.sources.formats.header import Header, counters_of, number_of, started, words
 from streaming.sources.formats.image import Counters, Image, NotAVolumeError, compact
@@ -150,13 +150,13 @@ def _image(header: Header, data: NDArray[Any], affine: NDArray[np.float64]) -> I
     ds = header.ds
     acquired = started(ds)
     slope, intercept = (numbers(ds, name) or [0.0] for name in ("RescaleSlope", "RescaleIntercept"))
-    echo = whole(ds, "EchoNumbers") or 1
+    echo = integer(ds, "EchoNumbers") or 1
     counters = _counters(header)
     return Image(
         data=compact(data, slope[0] or 1.0, intercept[0]),
         affine=affine,
         number=number_of(counters),
-        series=whole(ds, "SeriesNumber") or 0,
+        series=integer(ds, "SeriesNumber") or 0,
         uid=text(ds, "SeriesInstanceUID") + (f" echo {echo}" if echo > 1 else ""),
         tr_s=repetition_s(numbers(ds, "RepetitionTime")),
         acquired=acquired,

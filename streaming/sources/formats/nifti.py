@@ -72,7 +72,7 @@ class NiftiLayout:
         """Return the offset and length of a volume, bytes."""
         return self.offset + index * self.volume_bytes, self.volume_bytes
 
-    def there(self, size: int) -> int:
+    def complete_volumes(self, size: int) -> int:
         """Return how many volumes are wholly within a file of `size` bytes, promised or not."""
         return max(0, size - self.offset) // self.volume_bytes
 

@@ -86,7 +86,7 @@ class Par:
             return int(places[0]) * size, len(places) * size
         return int(places[-1]) * size, size
 
-    def there(self, size: int) -> int:
+    def complete_volumes(self, size: int) -> int:
         """Return how many volumes, from the first, are wholly within a REC file of `size` bytes."""
         ends = (self.lines[..., _PLACE].max(axis=1) + 1) * self.slice_bytes
         short = np.flatnonzero(ends > size)

@@ -15,7 +15,7 @@ from streaming.sources.formats.elements import Element
 from streaming.sources.formats.fields import stored
 from streaming.sources.formats.header import FLOATS, Header
 from streaming.sources.formats.image import IncompleteError, NotAVolumeError
-from streaming.sources.formats.unpacked import MOST
+from streaming.sources.formats.unpacked import MAX_BYTES
 
 _OPENJPEG = "pylibjpeg pylibjpeg-openjpeg"
 _PLUGINS = {"1.2.840.10008.1.2.4.90": _OPENJPEG, "1.2.840.10008.1.2.4.91": _OPENJPEG}
@@ -25,7 +25,7 @@ _RATIO_MOST = 4096
 _SIDE_MOST = 1 << 14
 
 
-def check_pixels(header: Header, limit_bytes: int = MOST) -> None:
+def check_pixels(header: Header, limit_bytes: int = MAX_BYTES) -> None:
     """Check that the pixel data are whole before they are decoded.
 
     Parameters

@@ -15,6 +15,7 @@ from pydicom import Dataset
 from streaming.sources.formats.fields import (
     LPS,
     elapsed,
+    integer,
     moment,
     named_by_echo,
     numbers,
@@ -23,7 +24,6 @@ from streaming.sources.formats.fields import (
     repetition_s,
     stored,
     text,
-    whole,
 )
 from streaming.sources.formats.header import counters_of, started
 from streaming.sources.formats.image import NotAVolumeError, Plane, compact
@@ -53,7 +53,7 @@ def read_plane(ds: Dataset) -> Plane:
     -------
     Plane
         Its numbers are those that the header gives, right or wrong;
-        `streaming.sources.folder.volume_assembler.Stacks` judges them.
+        `streaming.sources.folder.volume_assembler.VolumeAssembler` judges them.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def read_plane(ds: Dataset) -> Plane:
         affine=affine,
         normal_mm=normal_mm,
         uid=_identity(ds, vendor),
-        series=whole(ds, "SeriesNumber") or 0,
+        series=integer(ds, "SeriesNumber") or 0,
         number=_number(ds, vendor, instance, slices),
         instance=instance,
         slices=slices,
@@ -170,11 +170,11 @@ def _setting(protocol: bytes, name: str) -> int | None:
 
 def _number(ds: Dataset, vendor: str, instance: int | None, slices: int | None) -> int | None:
     # The standard's own counter goes before those of the vendors.
-    position = _counted(whole(ds, "TemporalPositionIdentifier"))
+    position = _counted(integer(ds, "TemporalPositionIdentifier"))
     if position is not None:
         return position
     if vendor.startswith("SIEMENS"):
-        return _counted(whole(ds, "AcquisitionNumber"))
+        return _counted(integer(ds, "AcquisitionNumber"))
     if instance is None:
         return None
     if vendor.startswith("PHILIPS"):

@@ -5,7 +5,7 @@ import zlib
 
 # Most bytes that a file which is read as a whole may hold, packed or unpacked, where nothing is known of the
 # volumes that are to come.
-MOST = 1 << 30
+MAX_BYTES = 1 << 30
 # Bytes that are unpacked at a time, and bytes that are given to zlib, which copies what it leaves of them.
 _STEP = 1 << 20
 _PIECE = 1 << 16

@@ -24,7 +24,7 @@ _POLL_S = 0.02
 _NUMBER = re.compile(r"\s*([0-9.eE+-]+)\s*(.*?)\s*")
 
 
-def stated(info: pylsl.StreamInfo) -> dict[str, float]:
+def described_impedances(info: pylsl.StreamInfo) -> dict[str, float]:
     """Return the impedances that the description of an EEG stream states, kilohms, by channel.
 
     A value bears its unit (``5.2 kOhm``), or the channel's ``impedance_unit`` says it.

@@ -2,7 +2,7 @@
 
 from rtdecode.liblsl import pylsl
 from streaming.sources.lsl.inlet import Inlet, Opening
-from streaming.sources.lsl.source import seen, select
+from streaming.sources.lsl.source import select, stream_names
 
 # Interval at which the network is searched, s.
 _LOOK_EVERY = 0.2
@@ -38,7 +38,7 @@ class MarkerSource:
         self.state = "not looked for yet"
 
     @property
-    def found(self) -> bool:
+    def is_found(self) -> bool:
         """Whether the stream has been found."""
         return self._inlet is not None
 
@@ -71,7 +71,7 @@ class MarkerSource:
             if self._opening is None or self._opening.uid != newest.uid():
                 self._opening = Opening(newest)
         elif self._inlet is None:
-            self.state = f"no LSL stream {self._name}{self._suffix}; seen: {seen(streams)}"
+            self.state = f"no LSL stream {self._name}{self._suffix}; seen: {stream_names(streams)}"
 
     def _take_opened(self) -> None:
         opening = self._opening

@@ -16,7 +16,7 @@ from rtdecode.signal.eeg.badchannels import detrended
 from rtdecode.types import Array, EegChunk, Trigger
 from streaming.sources.lsl.inlet import PULL, Inlet
 from streaming.sources.lsl.layout import Layout
-from streaming.sources.lsl.stim_channel import Edges
+from streaming.sources.lsl.stim_channel import EdgeDetector
 
 # Length of data by which a missing unit is judged, and the most that is held back until it is clear, s.
 _JUDGED_S = 1.0
@@ -45,7 +45,7 @@ class EegReader:
         self.layout = layout
         self.placement = StampPlacement(layout.montage.sfreq)
         self._unplaced: deque[tuple[Array, NDArray[np.float64], float]] = deque()
-        self._edges = Edges(layout.stim)
+        self._edges = EdgeDetector(layout.stim)
         self._held: deque[tuple[Array, NDArray[np.float64], float]] = deque()
         self._unclear = bool(np.isnan(layout.scale).any())
         self._judged_from = 0

@@ -152,7 +152,7 @@ class LslSource:
 
     def impedances(self) -> dict[str, float]:
         """Return the impedances that the stream's description states, kilohms, by channel."""
-        return {} if self._eeg is None else impedance.stated(self._eeg.inlet.info)
+        return {} if self._eeg is None else impedance.described_impedances(self._eeg.inlet.info)
 
     def notes(self) -> list[str]:
         """Return in sentences what happened to the stream since the last call; safe from any thread."""
@@ -251,11 +251,12 @@ class LslSource:
             self._alone = None
             if self._opening is None:
                 text = [s for s in streams if any(value(s) == self._name for value in _KEYS.values())]
-                self._state = (
-                    f"LSL stream {describe(text[0])} sends text, and no numbers; seen: {seen(streams)}"
+                reason = (
+                    f"LSL stream {describe(text[0])} sends text, and no numbers"
                     if text
-                    else f"no LSL stream with name, type or source id '{self._name}'; seen: {seen(streams)}"
+                    else f"no LSL stream with name, type or source id '{self._name}'"
                 )
+                self._state = f"{reason}; seen: {stream_names(streams)}"
             return
         label = describe(matches[0])
         if self._alone is None or self._alone[0] != label:
@@ -489,7 +490,7 @@ def _matched_by(info: pylsl.StreamInfo, name: str) -> str:
     return next(key for key, value in _KEYS.items() if value(info) == name)
 
 
-def seen(streams: Sequence[pylsl.StreamInfo]) -> str:
+def stream_names(streams: Sequence[pylsl.StreamInfo]) -> str:
     """Name the streams on the network, at most eight of them."""
     words = [f"{s.name()} ({s.type() or 'no type'}, {s.channel_count()} ch)" for s in streams]
     return ", ".join(sorted(words)[:8]) or "none"

@@ -20,7 +20,7 @@ _PULSE_S = 2.0
 _LARGEST = 2.0**31
 
 
-class Edges:
+class EdgeDetector:
     """Find newly set bits of stim channels, and newly cleared ones of lines that rest high.
 
     This reads a channel that rests at zero in the same way as one that holds a code while another is

@@ -16,13 +16,13 @@ from tests.refusals import refused
 from tests.streaming import rich
 from tests.streaming.bundles import BRAIN
 
-STATED = {"output": "brain", "prior": {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}}
+BRAIN_JSON = {"output": "brain", "prior": {"brain": 0.5, "inconsistent": 0.25, "neither": 0.25}}
 
 
 def test_it_is_written_as_it_is_read() -> None:
     manifest = replace(small.manifest(), brain=BRAIN)
     tree = bundles.to_json(manifest)
-    assert tree["brain"] == STATED
+    assert tree["brain"] == BRAIN_JSON
     assert bundles.from_json(tree) == manifest
 
 
@@ -88,7 +88,7 @@ def test_a_manifest_without_it_does_not_name_it() -> None:
 def test_anything_else_is_refused_by_name(
     change: Callable[[dict[str, Any]], Any], code: str, place: str, values: dict[str, Any]
 ) -> None:
-    tree = bundles.to_json(small.manifest()) | {"brain": change(STATED)}
+    tree = bundles.to_json(small.manifest()) | {"brain": change(BRAIN_JSON)}
     with refused(BundleError, code, location=f"manifest.json: {place}", **values):
         bundles.from_json(tree)
 

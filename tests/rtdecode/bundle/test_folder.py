@@ -13,7 +13,7 @@ import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode import cli
-from rtdecode.disk.hashed_folder import Sealed, digest_of
+from rtdecode.disk.hashed_folder import HashedFolder, digest_of
 from rtdecode.errors import BundleError, UsageError
 from tests import small
 from tests.refusals import refused
@@ -412,7 +412,7 @@ def test_a_file_is_hashed_in_pieces(tmp_path: Path) -> None:
         file.truncate(2**26)
     head = tmp_path / "head.json"
     head.write_text("{}")
-    sealed = Sealed(head, {"large": hashlib.sha256(bytes(2**26)).hexdigest()}, "Copy it again.")
+    sealed = HashedFolder(head, {"large": hashlib.sha256(bytes(2**26)).hexdigest()}, "Copy it again.")
     tracemalloc.start()
     try:
         sealed.check()

@@ -52,7 +52,7 @@ def extra(manifest: Manifest, name: str, source: str, shape: list[int] | None = 
     return stage(manifest, name, {"extra": Input(shape or [1], FLOAT, source)}, {})
 
 
-def begun(manifest: Manifest, **shapes: list[int]) -> Manifest:
+def with_encoder_outputs(manifest: Manifest, **shapes: list[int]) -> Manifest:
     """Copy a manifest whose encoder gives more outputs."""
     return stage(manifest, "encode", {}, {name: Output(shape, FLOAT) for name, shape in shapes.items()})
 
@@ -238,14 +238,18 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
             {"outputs": ["next", "more"]},
         ),
         (lambda m: stage(m, "denoise", {"latent": None}, {}), "wiring-start-port-not-single", {"n_ports": 0}),
-        (lambda m: begun(m, start=[1, 32, 9, 8, 12]), "wiring-start-level-unpaired", {"output": "start"}),
         (
-            lambda m: begun(m, start=[1, 16], start_level=[1]),
+            lambda m: with_encoder_outputs(m, start=[1, 32, 9, 8, 12]),
+            "wiring-start-level-unpaired",
+            {"output": "start"},
+        ),
+        (
+            lambda m: with_encoder_outputs(m, start=[1, 16], start_level=[1]),
             "wiring-start-shape-mismatch",
             {"actual": [1, 16], "expected": [1, 32, 9, 8, 12]},
         ),
         (
-            lambda m: begun(m, start=[1, 32, 9, 8, 12], start_level=[2]),
+            lambda m: with_encoder_outputs(m, start=[1, 32, 9, 8, 12], start_level=[2]),
             "wiring-start-level-not-scalar",
             {"shape": [2]},
         ),
@@ -312,12 +316,12 @@ def test_a_draft_has_no_stages_and_passes(manifest: Manifest) -> None:
         ),
         (lambda m: stage(m, "encode", {}, {"brain": None}), "wiring-brain-output-missing", {}),
         (
-            lambda m: begun(m, brain=[1, 2]),
+            lambda m: with_encoder_outputs(m, brain=[1, 2]),
             "wiring-brain-shape-mismatch",
             {"actual": [1, 2], "expected": [1, 3], "presences": ["brain", "inconsistent", "neither"]},
         ),
         (
-            lambda m: begun(replace(m, brain=BRAIN), brain=[3]),
+            lambda m: with_encoder_outputs(replace(m, brain=BRAIN), brain=[3]),
             "wiring-brain-shape-mismatch",
             {"actual": [3], "expected": [1, 3], "presences": ["brain", "inconsistent", "neither"]},
         ),
@@ -379,7 +383,7 @@ def test_ports_are_wired_as_it_is_said_of_them() -> None:
     }
     looked_up = wiring.Source("memory", memory="words", rows="encode.which")
     count = wiring.Source("state", state="count")
-    bindings = {"denoise": wiring.Said({"words": looked_up, "count": count}, {"count_next": "count"})}
+    bindings = {"denoise": wiring.PortBindings({"words": looked_up, "count": count}, {"count_next": "count"})}
     wired = wiring.by_name(graphs, bindings, {"count": "chunk"})
     assert wired["states"] == {"count": State("chunk", *small)}
     denoise = wired["stages"]["denoise"]
@@ -387,7 +391,7 @@ def test_ports_are_wired_as_it_is_said_of_them() -> None:
     assert denoise.inputs["count"] == Input(*small, source="state", state="count")
     assert denoise.inputs["latent"].source == "start"
     assert denoise.outputs["count_next"].state == "count"
-    bindings["encode"] = wiring.Said(writes={"mood": "mood"})
+    bindings["encode"] = wiring.PortBindings(writes={"mood": "mood"})
     with refused(BundleError, "wiring-port-unknown", stage="encode", side="output", unknown=["mood"]):
         wiring.by_name(graphs, bindings)
 

@@ -88,13 +88,13 @@ def test_a_trigger_counts_from_half_a_tr_after_its_place(upto: float, seed: int)
 
 def test_a_run_of_which_nothing_has_come_has_no_line() -> None:
     clock = RunClock(small.TR, volumes_come=True)
-    assert not clock.known
+    assert not clock.is_placed
     fit = clock.fit()
     assert (fit["source"], fit["offset_s"], fit["slope_ppm"], fit["triggers"]) == (None, None, None, 0)
     clock.add_trigger(ZERO)
-    assert not clock.known, "one trigger may be a stray"
+    assert not clock.is_placed, "one trigger may be a stray"
     clock.add_trigger(ZERO + 0.8)
-    assert clock.known
+    assert clock.is_placed
 
 
 def test_without_triggers_the_header_places_the_run_within_the_file_transfer() -> None:

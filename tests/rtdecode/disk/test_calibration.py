@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode.disk import calibration, hashed_folder
-from rtdecode.disk.calibration import Calibration, Figures, Placement, Record
+from rtdecode.disk.calibration import Calibration, Placement, QualityFigures, Record
 from rtdecode.disk.hashed_folder import digest_of
 from rtdecode.errors import BundleError, GeometryError, UsageError
 from rtdecode.signal.volume.motion import rigid
@@ -19,10 +19,10 @@ AFFINE = np.array([[-3.0, 0, 0, 9], [0, 3.0, 0, -7], [0, 0, 4.0, -5], [0, 0, 0, 
 VOXELS = np.array([3, 8, 40, 41, 77, 119])
 TRAINED = Projection(VOXELS, SHAPE, AFFINE)
 PLACEMENT = Placement(np.eye(4).tolist(), 0.99, 0.0, 0.0)
-FIGURES = Figures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
+FIGURES = QualityFigures(0.2, 0.1, 0, 90.0, 80.0, None, 1.0, 0)
 
 
-def made(path, projection=TRAINED, placement=None) -> Calibration:
+def write_calibration(path, projection=TRAINED, placement=None) -> Calibration:
     record = Record(
         1, "0", "now", "mask", "0" * 16, None, projection.features, 4, 0.8, 20, 1, list(SHAPE),
         AFFINE.tolist(), projection.digest, placement, FIGURES, {},
@@ -37,7 +37,7 @@ def made(path, projection=TRAINED, placement=None) -> Calibration:
 
 
 def test_what_was_written_is_read(tmp_path) -> None:
-    written = made(tmp_path / "c", placement=PLACEMENT)
+    written = write_calibration(tmp_path / "c", placement=PLACEMENT)
     again = calibration.load(tmp_path / "c")
     assert again.record == written.record
     assert again.record.placement == PLACEMENT
@@ -73,7 +73,7 @@ def rewritten(path, **change) -> None:
             "json-keys-mismatch",
             {
                 "location": re.compile(r"calibration\.json: figures$"),
-                "missing_keys": sorted({field.name for field in fields(Figures)} - {"max_fd_mm"}),
+                "missing_keys": sorted({field.name for field in fields(QualityFigures)} - {"max_fd_mm"}),
             },
         ),
         (
@@ -100,7 +100,7 @@ def rewritten(path, **change) -> None:
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(tmp_path, change, code, values) -> None:
-    made(tmp_path / "c")
+    write_calibration(tmp_path / "c")
     rewritten(tmp_path / "c", **change)
     with refused(BundleError, code, **values):
         calibration.load(tmp_path / "c")
@@ -119,7 +119,7 @@ def test_a_record_that_does_not_fit_is_refused(tmp_path, change, code, values) -
 )
 def test_arrays_that_no_calibration_has_are_refused(tmp_path, file, values, code) -> None:
     path = tmp_path / "c"
-    made(path)
+    write_calibration(path)
     parts = TRAINED.to_arrays() if file == "projection.npz" else {}
     np.savez(path / file, **(parts | values))
     rewritten(path, files={name: hashed_folder.file_hash(path / name) for name in calibration_files(path)})
@@ -129,7 +129,7 @@ def test_arrays_that_no_calibration_has_are_refused(tmp_path, file, values, code
 
 def test_arrays_that_state_sizes_that_nothing_has_are_refused(tmp_path) -> None:
     path = tmp_path / "c"
-    made(path)
+    write_calibration(path)
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
     with zipfile.ZipFile(path / "warmup.npz", "w") as archive:
@@ -149,7 +149,7 @@ def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
     path = tmp_path / "c"
     with refused(UsageError, "calibration-missing", path=path):
         calibration.load(path)
-    made(path)
+    write_calibration(path)
     content = (path / "warmup.npz").read_bytes()
     (path / "warmup.npz").write_bytes(content[:-1])
     with refused(BundleError, "bundle-file-digest-mismatch", path=path / "warmup.npz"):
@@ -157,7 +157,7 @@ def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
     (path / "warmup.npz").unlink()
     with refused(BundleError, "bundle-missing-file", file="warmup.npz"):
         calibration.load(path)
-    made(path)
+    write_calibration(path)
     text = (path / "calibration.json").read_text()
     (path / "calibration.json").write_text(text.replace("0.8", "0.9"))
     with refused(BundleError, "manifest-digest-mismatch", path=path / "calibration.json"):
@@ -170,13 +170,13 @@ def test_what_was_changed_or_lost_is_named(tmp_path) -> None:
 def test_a_folder_that_holds_anything_else_is_not_replaced(tmp_path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    made(tmp_path / "both")
+    write_calibration(tmp_path / "both")
     (tmp_path / "both" / "thesis.txt").write_text("years of work")
     for target in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt", tmp_path / "both"):
         with refused(
             UsageError, "output-folder-foreign-files", folder_kind="calibration", foreign_files=["thesis.txt"]
         ):
-            made(target)
+            write_calibration(target)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "both" / "thesis.txt").read_text() == "years of work"
     calibration.load(tmp_path / "both")
@@ -187,7 +187,7 @@ def test_the_same_voxels_stored_otherwise_come_in_the_bundles_order(tmp_path) ->
     flipped[:3, 3] += AFFINE[:3, 0] * 5
     flipped[:3, 0] *= -1
     voxels = np.sort(TRAINED.bind(SHAPE, flipped))
-    matched = made(tmp_path / "c", Projection(voxels, SHAPE, flipped)).matched(TRAINED)
+    matched = write_calibration(tmp_path / "c", Projection(voxels, SHAPE, flipped)).matched(TRAINED)
     data = np.arange(120).reshape(SHAPE)
     mine = np.flip(data, 0).reshape(-1)[matched.projection.voxels]
     assert mine.tolist() == data.reshape(-1)[VOXELS].tolist()
@@ -199,7 +199,7 @@ def test_the_same_voxels_stored_otherwise_come_in_the_bundles_order(tmp_path) ->
 
 def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path) -> None:
     placed = replace(TRAINED, affine=rigid([9, -4, 12, 0.1, 0.2, -0.1]) @ AFFINE)
-    registered = made(tmp_path / "c", placed, PLACEMENT)
+    registered = write_calibration(tmp_path / "c", placed, PLACEMENT)
     assert registered.matched(TRAINED) is registered
     mismatch = re.compile("for other features")
     with refused(GeometryError, "calibration-bundle-mismatch", mismatch=mismatch):
@@ -218,7 +218,7 @@ def test_a_registered_head_takes_the_bundles_features_wherever_it_lies(tmp_path)
     ],
 )
 def test_other_features_are_refused_with_both_geometries(tmp_path, other) -> None:
-    written = made(tmp_path / "c")
+    written = write_calibration(tmp_path / "c")
     calibration_geometry = f"^{written.projection.features} .*{re.escape(str(SHAPE))}"
     bundle_geometry = f"^{other.features} .*{re.escape(str(other.shape))}"
     with refused(

@@ -252,7 +252,7 @@ def test_fields_that_are_not_known_are_passed_over_and_said(folder: Path) -> Non
         marks.write('{"stamp": 92.0, "label": "frame 2", "arrived_at": 92.0, "screen": 1}\n')
     recording = Recording(folder)
     assert sum(1 for _ in recording.events()) == 200 + 5 + VOLUMES
-    assert [film.shown.tolist() for film in recording.films()] == [[1, 2]]
+    assert [film.frame_numbers.tolist() for film in recording.films()] == [[1, 2]]
     notes = " ".join(recording.notes())
     assert [name in notes for name in ("'colour'", "'gain'", "'screen'")] == [True] * 3
 

@@ -21,7 +21,7 @@ def marks(labels: list[str], stamps: list[float]) -> list[FilmMark]:
     return [FilmMark(stamp, label, stamp + 0.01) for label, stamp in zip(labels, stamps, strict=True)]
 
 
-def shown(numbers: list[int], fps: float, onset_at: float, name: str = "my film.mp4") -> list[FilmMark]:
+def film_marks(numbers: list[int], fps: float, onset_at: float, name: str = "my film.mp4") -> list[FilmMark]:
     labels = [start_label(name, fps, 100), *(frame_label(n) for n in numbers), END]
     late = np.resize([0.004, 0.006, 0.005], len(numbers))
     stamps = [onset_at, *(onset_at + np.array(numbers) / fps + late), onset_at + 99]
@@ -30,18 +30,18 @@ def shown(numbers: list[int], fps: float, onset_at: float, name: str = "my film.
 
 def test_what_was_shown_is_read_back() -> None:
     numbers = [0, 1, 2, 5, 6, 7]
-    (film,) = showings(shown(numbers, 30000 / 1001, 500.0))
+    (film,) = showings(film_marks(numbers, 30000 / 1001, 500.0))
     assert (film.name, film.frames, film.ended) == ("my film.mp4", 100, True)
     assert film.fps == pytest.approx(30000 / 1001, rel=1e-6)
-    assert film.shown.tolist() == numbers
+    assert film.frame_numbers.tolist() == numbers
     assert film.onset_at == pytest.approx(500.005, abs=0.0011)
 
 
 def test_each_showing_stands_for_itself_and_one_cut_off_is_said_to_be() -> None:
-    first = shown([0, 1, 2], 25, 500.0)[:-1]
-    second = shown([0, 1], 8, 700.0, "b.mkv")
+    first = film_marks([0, 1, 2], 25, 500.0)[:-1]
+    second = film_marks([0, 1], 8, 700.0, "b.mkv")
     films = showings([*first, *second])
-    assert [(f.name, f.fps, f.ended, len(f.shown)) for f in films] == [
+    assert [(f.name, f.fps, f.ended, len(f.frame_numbers)) for f in films] == [
         ("my film.mp4", 25, False, 3),
         ("b.mkv", 8, True, 2),
     ]
@@ -49,18 +49,18 @@ def test_each_showing_stands_for_itself_and_one_cut_off_is_said_to_be() -> None:
 
 
 def test_a_recording_that_began_later_measures_the_rate() -> None:
-    (film,) = showings(shown(list(range(40, 90)), 25, 500.0)[1:])
+    (film,) = showings(film_marks(list(range(40, 90)), 25, 500.0)[1:])
     assert (film.name, film.frames) == ("", None)
     assert film.fps == pytest.approx(25, rel=1e-3)
     assert film.onset_at == pytest.approx(500.005, abs=0.005)
-    assert showings(shown([40], 25, 500.0)[1:]) == []
-    assert showings(shown([40, 40], 25, 500.0)[1:]) == []
+    assert showings(film_marks([40], 25, 500.0)[1:]) == []
+    assert showings(film_marks([40, 40], 25, 500.0)[1:]) == []
 
 
 def test_markers_that_say_no_film_are_passed_over() -> None:
     odd = marks(["film start x nan 3", "frame 0", "R128", "frame 2", "frame two", END], [1, 2, 3, 4, 5, 6])
     (film,) = showings(odd)
-    assert film.shown.tolist() == [0, 2]
+    assert film.frame_numbers.tolist() == [0, 2]
     assert film.fps == pytest.approx(1.0)
     assert showings([]) == []
 
@@ -89,7 +89,7 @@ def test_what_an_amplifier_says_is_none(label: str) -> None:
 
 
 def test_a_recording_keeps_a_films_markers_apart_from_what_is_decoded(tmp_path: Path) -> None:
-    film = shown(list(range(20)), 25, 91.0, "Jane Doe.mp4")
+    film = film_marks(list(range(20)), 25, 91.0, "Jane Doe.mp4")
     film.insert(3, FilmMark(91.1, "for Jane Doe", 91.1))
     with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
         for item in (*small.triggers(5, 90.0), *film):

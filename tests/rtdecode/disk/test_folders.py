@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdecode.disk.folders import held, taken
+from rtdecode.disk.folders import is_in_use, locked
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 
@@ -42,7 +42,7 @@ def test_a_folder_that_is_held_is_refused_and_its_owner_named(holder, tmp_path: 
     out = tmp_path / "out"
     with (
         refused(UsageError, "output-folder-locked", option="--out", folder=out, owner=owner),
-        held(out, "--out", "session 2"),
+        locked(out, "--out", "session 2"),
     ):
         pass
 
@@ -50,21 +50,21 @@ def test_a_folder_that_is_held_is_refused_and_its_owner_named(holder, tmp_path: 
 def test_a_killed_owner_holds_nothing(holder, tmp_path: Path) -> None:
     holder.kill()
     holder.wait()
-    assert not taken(tmp_path / "out")
-    with held(tmp_path / "out", "--out", "session 2"):
-        assert not taken(tmp_path / "out")
+    assert not is_in_use(tmp_path / "out")
+    with locked(tmp_path / "out", "--out", "session 2"):
+        assert not is_in_use(tmp_path / "out")
 
 
 def test_an_empty_folder_that_was_made_goes_again(tmp_path: Path) -> None:
-    with held(tmp_path / "new", "--out", "session 1"):
+    with locked(tmp_path / "new", "--out", "session 1"):
         assert (tmp_path / "new").is_dir()
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_holds_something_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
-    with held(tmp_path, "--out", "session 1"):
-        assert taken(tmp_path)
+    with locked(tmp_path, "--out", "session 1"):
+        assert is_in_use(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["kept"]
 
 
@@ -93,11 +93,11 @@ def test_a_folder_without_permission_is_refused_in_words(below: str, closed: Pat
     folder = closed / below
     error = re.compile("Permission denied")
     with no_rights(), refused(UsageError, "output-folder-unreadable", folder=folder, error=error):
-        taken(folder)
+        is_in_use(folder)
     with (
         no_rights(),
         refused(UsageError, "output-folder-unwritable", option="--record", folder=folder, error=error),
-        held(folder, "--record", "session 1"),
+        locked(folder, "--record", "session 1"),
     ):
         pass
 
@@ -107,6 +107,6 @@ def test_a_folder_that_cannot_be_made_is_refused_in_words(folder: str, tmp_path:
     (tmp_path / "file").write_text("a file")
     with (
         refused(UsageError, "output-folder-unwritable", option="--out", folder=tmp_path / folder),
-        held(tmp_path / folder, "--out", "session 1"),
+        locked(tmp_path / folder, "--out", "session 1"),
     ):
         pass

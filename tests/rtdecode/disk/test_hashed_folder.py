@@ -22,21 +22,21 @@ def test_a_crash_while_a_folder_is_replaced_loses_nothing(
             raise KeyboardInterrupt
         return rename(path, to)
 
-    def held() -> set[str]:
+    def contents() -> set[str]:
         return {file.read_text() for file in tmp_path.rglob("values.txt")}
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", crashed)
         with pytest.raises(KeyboardInterrupt):
             fill(target, "new")
-        assert held() == {"old", "new"}
+        assert contents() == {"old", "new"}
         # Nor does a second crash: what the first one left is the only copy of the old folder.
         with pytest.raises(KeyboardInterrupt):
             fill(target, "newer")
-        assert held() == {"old", "newer"}
+        assert contents() == {"old", "newer"}
     fill(target, "newest")
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
-    assert held() == {"newest"}
+    assert contents() == {"newest"}
 
 
 def test_a_failure_while_the_new_folder_is_filled_leaves_the_old_one(tmp_path: Path) -> None:

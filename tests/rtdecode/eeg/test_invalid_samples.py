@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtdecode.eeg.invalid_samples import Door
+from rtdecode.eeg.invalid_samples import SampleValidator
 from rtdecode.eeg.stream import EegStream
 from rtdecode.errors import GeometryError
 from rtdecode.phantom.body.amplifier import montage as cap
@@ -123,7 +123,7 @@ def test_a_level_of_another_unit_is_masked_and_said_once() -> None:
 
 
 def test_a_share_of_a_window_counts_only_what_is_not_masked_already() -> None:
-    door = Door(("A", "B"), np.arange(2), 10.0)
+    door = SampleValidator(("A", "B"), np.arange(2), 10.0)
     data = np.zeros((2, 100), np.float32)
     data[0, 10:20] = np.nan
     times = np.arange(100) / 100

@@ -23,7 +23,7 @@ from rtdecode.scores.accuracy import (
     sessions_of,
     shift_orders,
 )
-from rtdecode.scores.events import Event, apart, attribute, categories, distractors, read_events
+from rtdecode.scores.events import Event, attribute, categories, distractors, non_overlapping, read_events
 from rtdecode.scores.intervals import of_mean
 from tests.refusals import refused
 
@@ -211,8 +211,8 @@ def test_without_clips_truths_and_the_mean_clip_nothing_is_identified(absent: st
 
 def test_of_overlapping_windows_the_first_count() -> None:
     windows = grid_windows(9, hop=2.0)
-    assert apart(windows) == [0, 2, 4, 6, 8]
-    assert apart(windows[::-1]) == [8, 6, 4, 2, 0]
+    assert non_overlapping(windows) == [0, 2, 4, 6, 8]
+    assert non_overlapping(windows[::-1]) == [8, 6, 4, 2, 0]
 
 
 def test_the_order_of_the_windows_does_not_matter() -> None:

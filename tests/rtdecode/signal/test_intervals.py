@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rtdecode.signal.intervals import stretches
+from rtdecode.signal.intervals import true_runs
 
 
 @pytest.mark.parametrize(
@@ -15,4 +15,4 @@ from rtdecode.signal.intervals import stretches
     ],
 )
 def test_every_stretch_has_its_beginning_and_its_end(chosen: str, expected: list[tuple[int, int]]) -> None:
-    assert stretches(np.array([mark == "x" for mark in chosen], bool)) == expected
+    assert true_runs(np.array([mark == "x" for mark in chosen], bool)) == expected

@@ -127,7 +127,7 @@ def test_a_run_that_ends_with_the_data_of_a_window_has_that_window() -> None:
     assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
     for item in session(seconds=20):
         assembler.push(item, item.arrived_at)
-    (only,) = assembler._session.known
+    (only,) = assembler._session.placed
     only.ended_s = only.needs_s(2)
     assert assembler._open(only, 2)
     only.ended_s = math.nextafter(only.ended_s, 0)

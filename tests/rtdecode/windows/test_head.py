@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.calibration import Calibration, Figures, Record
+from rtdecode.disk.calibration import Calibration, QualityFigures, Record
 from rtdecode.errors import GeometryError
 from rtdecode.phantom.body import scanner
 from rtdecode.signal.volume.projection import Projection
@@ -37,7 +37,8 @@ def bundle() -> Bundle:
 def calibrated(projection: Projection, reference: np.ndarray, level: np.ndarray) -> Calibration:
     record = Record(
         1, "0", "now", "mask", "0" * 16, None, projection.features, 4, 0.8, 20, 1, list(reference.shape),
-        projection.affine.tolist(), projection.digest, None, Figures(None, None, 0, 1, 1, None, 1, 0), {},
+        projection.affine.tolist(), projection.digest, None, QualityFigures(None, None, 0, 1, 1, None, 1, 0),
+        {},
     )  # fmt: skip
     head_parts = (reference.astype(np.float32), projection.affine, projection)
     return Calibration(Path(), record, "0" * 16, *head_parts, level, np.float32(0.02) * level)
@@ -70,7 +71,7 @@ def assembler(calibration: Calibration | None = None) -> Assembler:
     return Assembler(bundle(), small.montage(), ("eeg", "fmri"), calibration=calibration)
 
 
-def told(run_assembler: Assembler) -> list[int]:
+def moved_volumes(run_assembler: Assembler) -> list[int]:
     """Volumes that the EEG was told to keep out of the template."""
     assert run_assembler._eeg is not None
     return [
@@ -90,7 +91,7 @@ def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, is
     run_assembler = assembler(with_calibration() if is_calibrated else None)
     list(run_assembler.play(items))
     assert run_assembler.counters()["fmri"]["duplicate"] == 1
-    assert told(run_assembler) == [JUMP]
+    assert moved_volumes(run_assembler) == [JUMP]
 
 
 def test_the_head_is_that_of_the_newest_run() -> None:
@@ -115,7 +116,7 @@ def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
     run_assembler = assembler()
     list(run_assembler.play(small.in_order(eeg, small.triggers(JUMP, ZERO), scans)))
     assert run_assembler.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
-    assert told(run_assembler) == [5]
+    assert moved_volumes(run_assembler) == [5]
 
 
 def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
@@ -140,7 +141,7 @@ def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them
             b.eeg_quality,
         )
     assert later.counters() == first.counters()
-    assert told(later) == told(first) == [JUMP]
+    assert moved_volumes(later) == moved_volumes(first) == [JUMP]
 
 
 def test_without_a_calibration_a_volume_is_read_before_it_is_aligned() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
-from rtdecode.windows.saturation import Held, Onset
+from rtdecode.windows.saturation import Onset, PendingVolume
 from tests import small
 
 ZERO = 900.0
@@ -249,7 +249,7 @@ def test_what_counts_as_saturated(levels: list[float], dropped: set[int]) -> Non
     onset = Onset(np.ones(50))
     out = []
     for index, level in enumerate(levels):
-        out += onset.push(Held(index, np.full(50, level, np.float32), {}))
+        out += onset.push(PendingVolume(index, np.full(50, level, np.float32), {}))
     assert onset.dropped == dropped
     assert [volume.index for volume in out] == [i for i in range(9) if i not in dropped]
 

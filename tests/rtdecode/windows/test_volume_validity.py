@@ -65,7 +65,7 @@ def test_voxels_that_are_no_measurement_lie_at_their_resting_level(value: float)
     assert assembler.counters()["fmri"]["nonfinite_voxels"] == (0 if value == 1e6 else 2)
 
 
-WHOLE = {
+BAD_VOLUMES = {
     "zero": lambda data: np.zeros_like(data),
     "constant": lambda data: np.full_like(data, 517.0),
     "nan": lambda data: np.full_like(data, np.nan),
@@ -75,10 +75,10 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("kind", WHOLE)
+@pytest.mark.parametrize("kind", BAD_VOLUMES)
 def test_a_volume_that_is_none_is_a_hole_that_no_window_waits_for(kind: str) -> None:
     clean = undisturbed()
-    windows, assembler = played(changed(session(), WHOLE[kind], (HIT, HIT + 1)))
+    windows, assembler = played(changed(session(), BAD_VOLUMES[kind], (HIT, HIT + 1)))
     assert windows[1].missing["fmri"] == pytest.approx(2 / 5)
     assert windows[1].floor_at == clean[1].floor_at
     assert windows[1].fmri_mask.tolist() == [True, True, False, False, True]
@@ -145,7 +145,7 @@ def test_a_hole_in_the_first_volume_does_not_become_the_resting_level() -> None:
     run = Run(0, small.bundle(), 0, 0, fmri=True)
     for volume in changed(small.volumes(3, ZERO), with_voxels(READ[:1], np.nan), (0,)):
         run.add(volume, None)
-    features = run.held(0) | run._ring.read(range(3))
+    features = run.volumes_of(0) | run._ring.read(range(3))
     assert features[0][0][0] == 0
     assert abs(features[1][0][0]) < 5
 

@@ -35,7 +35,7 @@ def blurred(mean: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     return ndimage.gaussian_filter(np.frombuffer(mean, np.float32).reshape(shape), 0.7)
 
 
-def seen(place: PhantomHead, motion: np.ndarray, seed: int) -> np.ndarray:
+def scan_of(place: PhantomHead, motion: np.ndarray, seed: int) -> np.ndarray:
     """The phantom's head after a motion, with the scanner's noise."""
     data = blurred(place.mean.tobytes(), place.shape)
     if not np.array_equal(motion, np.eye(4)):
@@ -72,7 +72,7 @@ def place() -> PhantomHead:
 @pytest.fixture(scope="module")
 def still(place, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("still")
-    return written(folder / "scan", [seen(place, np.eye(4), n) for n in range(3)], place.affine)
+    return written(folder / "scan", [scan_of(place, np.eye(4), n) for n in range(3)], place.affine)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_the_shipped_bundle_takes_the_calibration_of_its_own_head(place, first, 
 
 def test_a_new_sessions_head_is_found_and_gives_the_same_features(place, first, tmp_path) -> None:
     motion = rigid([9, -7, 12, 0.12, -0.08, 0.15], CENTRE)
-    folder = written(tmp_path / "scan", [seen(place, motion, 50 + n) for n in range(2)], place.affine)
+    folder = written(tmp_path / "scan", [scan_of(place, motion, 50 + n) for n in range(2)], place.affine)
     assert command.run(folder, None, tmp_path / "cal", reference=first.path, volumes=2) == 0
     cal = calibration.load(tmp_path / "cal")
     assert cal.projection.digest == first.projection.digest
@@ -205,7 +205,7 @@ def test_a_new_sessions_head_is_found_and_gives_the_same_features(place, first, 
 
 def test_the_old_sessions_mask_is_carried_to_the_new_head(place, first, mask, tmp_path) -> None:
     motion = rigid([2, 3, -4, 0, 0.05, 0], CENTRE)
-    folder = written(tmp_path / "scan", [seen(place, motion, 60 + n) for n in range(2)], place.affine)
+    folder = written(tmp_path / "scan", [scan_of(place, motion, 60 + n) for n in range(2)], place.affine)
     command.run(folder, mask, tmp_path / "cal", reference=first.path, volumes=2)
     cal = calibration.load(tmp_path / "cal")
     assert cal.record.origin == "mask"
@@ -226,7 +226,7 @@ def test_another_head_is_refused_with_both_geometries(first, tmp_path) -> None:
 def test_a_moving_heads_features_agree_with_the_resting_ones(place) -> None:
     """Up to about 3 mm and 3 degrees within a run."""
     volumes = [
-        Volume(seen(place, m, n), place.affine, n, 1, 0.8, None, None, 0, 0, 0)
+        Volume(scan_of(place, m, n), place.affine, n, 1, 0.8, None, None, 0, 0, 0)
         for n, m in enumerate(motions(8, 1.2))
     ]
     aligned = warmup.align(volumes, lambda volume, _: volume)
@@ -276,7 +276,7 @@ def test_a_line_is_no_noise() -> None:
 
 
 def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
-    slab = [seen(place, np.eye(4), n)[:, :, 20:22] for n in range(4)]
+    slab = [scan_of(place, np.eye(4), n)[:, :, 20:22] for n in range(4)]
     folder = written(tmp_path / "scan", slab, place.affine)
     nib.Nifti1Image((slab[0] > 800).astype(np.uint8), place.affine).to_filename(tmp_path / "m.nii")
     assert command.run(folder, tmp_path / "m.nii", tmp_path / "cal", volumes=4) == 0
@@ -286,7 +286,7 @@ def test_a_thin_slab_is_taken_as_it_lies(place, tmp_path) -> None:
 
 
 def test_a_voxel_without_a_value_beside_the_region_does_not_stop_it(place, tmp_path) -> None:
-    slab = [seen(place, np.eye(4), n)[:, :, 20:22].astype(np.float32) for n in range(4)]
+    slab = [scan_of(place, np.eye(4), n)[:, :, 20:22].astype(np.float32) for n in range(4)]
     region = slab[0] > 800
     region_voxels = np.argwhere(region)
     lost = tuple(region_voxels[len(region_voxels) // 2])

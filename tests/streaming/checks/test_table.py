@@ -10,7 +10,7 @@ from streaming.checks import signals, table
 from streaming.checks.finding import BAD, NOTE, OK, Check, counted, listed
 from streaming.page import indicators
 from streaming.page.indicators import Silence
-from streaming.session.run_quality import Minute, sentence
+from streaming.session.run_quality import FirstMinute, sentence
 from streaming.status import Status
 
 ROOT = Path(__file__).parents[3]
@@ -79,7 +79,7 @@ def test_the_page_and_the_verdict_on_a_minute_say_the_same_of_the_eeg(too_many: 
     status = Status(counters={"eeg": report, "fmri": {}, "clock": {}, "runs": []})
     lamp = indicators.eeg(status, Silence(eeg=0.1), requested=True)
     assert lamp.state == (BAD if too_many else NOTE)
-    verdict = sentence(Minute(0, None, report))
+    verdict = sentence(FirstMinute(0, None, report))
     assert verdict.startswith("consider stopping" if too_many else "run 0 looks usable")
     sentences = [finding.found for finding in signals.eeg(report)]
     assert "gradient residual 21.0 dB (at most 15 dB)" in sentences

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from benchmarks.browser import Browser, Tab, browser, found
+from benchmarks.browser import Browser, Tab, browser, browser_path
 from rtdecode.disk.recording import Recording
 from rtdecode.types import EegChunk, Volume
 from streaming.session import entrance
@@ -26,7 +26,7 @@ from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play
 pytestmark = [
     pytest.mark.full,
     pytest.mark.browser,
-    pytest.mark.skipif(found() is None, reason="there is no Chromium on this machine"),
+    pytest.mark.skipif(browser_path() is None, reason="there is no Chromium on this machine"),
 ]
 NAME = f"page-{os.getpid()}"
 LAMP = "document.querySelectorAll('.rt-lamp')[{}].innerText.includes('{}')"
@@ -126,7 +126,7 @@ def test_the_operator_notes_keeps_and_withdraws(bundle: Path, tmp_path: Path) ->
     flags = ("--seconds", "6000", "--record", str(record), "--dashboard", "127.0.0.1:0")
     ended = play(tmp_path / "s", bundle, *flags, seconds=300, during=look)
     assert ended.code == 0
-    assert "Withdrawn: everything that this session had written was deleted." in ended.said
+    assert "Withdrawn: everything that this session had written was deleted." in ended.output
     assert not ended.out.exists()
     assert not record.exists()
 
@@ -171,7 +171,7 @@ def test_a_page_wants_its_token(host: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         ended = end(process, tmp_path / "out")
     assert ended.code == 0
-    assert "The page refused " in ended.said
+    assert "The page refused " in ended.output
     assert url.startswith(f"http://{host}:")
     assert not (tmp_path / "out" / entrance.NAME).exists()
 
@@ -276,11 +276,11 @@ def test_a_session_whose_page_is_killed_goes_on_to_its_end(bundle: Path, tmp_pat
     record = tmp_path / "record"
     flags = ["--seconds", str(seconds), "--record", str(record), "--dashboard", "127.0.0.1:0"]
     ended = play(tmp_path / "s", bundle, *flags, seconds=120, during=kill)
-    assert ended.code == 0, ended.said
-    assert ended.said.count("The page ended unexpectedly (killed by SIGKILL). Everything else goes on") == 1
-    assert "Traceback" not in ended.said
+    assert ended.code == 0, ended.output
+    assert ended.output.count("The page ended unexpectedly (killed by SIGKILL). Everything else goes on") == 1
+    assert "Traceback" not in ended.output
     # Not of Python either, which would clean up after the page.
-    assert "leaked" not in ended.said
+    assert "leaked" not in ended.output
     assert ended.report["ended"] == "the requested seconds were decoded"
     assert ended.report["windows"]["final"] == ended.report["windows"]["expected"] == seconds
     assert any("The page ended" in sentence["text"] for sentence in ended.report["told"])

@@ -7,7 +7,7 @@ from streaming.address import Address
 from streaming.page.guard import Guard
 
 HERE = Address("127.0.0.1", 8080, "right-token")
-THERE = Address("0.0.0.0", 8080, "right-token")
+PUBLIC_ADDRESS = Address("0.0.0.0", 8080, "right-token")
 COOKIE = "rtdecode-8080=right-token"
 PAGE = f"{HERE.root}/"
 refusals: list[tuple[str, str]] = []
@@ -102,7 +102,7 @@ def test_other_names_and_other_pages_are_refused(kind: str, headers: dict[str, s
         ["127.0.0.1:8080", "127.0.0.1:8080"],
     ],
 )
-@pytest.mark.parametrize("address", [HERE, THERE])
+@pytest.mark.parametrize("address", [HERE, PUBLIC_ADDRESS])
 def test_a_host_that_cannot_be_read_is_refused(address: Address, host: str | list[str]) -> None:
     assert is_refused(ask(address, host=host, cookie=COOKIE))
     assert is_refused(ask(address, "websocket", host=host, cookie=COOKIE))
@@ -130,7 +130,7 @@ def test_a_cookie_is_that_of_the_port_that_the_browser_sees() -> None:
     # As through a tunnel: two pages that are both served at 8080 are seen at two ports.
     (start, _) = ask(HERE, query="token=right-token", host="localhost:9090")
     assert dict(start["headers"])[b"set-cookie"].startswith(b"rtdecode-9090=right-token;")
-    (start, _) = ask(THERE, query="token=right-token", host="scanner")
+    (start, _) = ask(PUBLIC_ADDRESS, query="token=right-token", host="scanner")
     assert dict(start["headers"])[b"set-cookie"].startswith(b"rtdecode-80=right-token;")
     assert is_refused(ask(HERE, host="localhost:9090", cookie=COOKIE))
 
@@ -154,7 +154,7 @@ def test_cookies_of_other_programs_are_passed_over(cookie: str) -> None:
         ("token=%00", {}),
     ],
 )
-@pytest.mark.parametrize("address", [HERE, THERE])
+@pytest.mark.parametrize("address", [HERE, PUBLIC_ADDRESS])
 def test_without_the_token_nothing_is_shown(address: Address, query: str, headers: dict[str, str]) -> None:
     host = "127.0.0.1:8080" if address is HERE else "scanner:8080"
     messages = ask(address, query=query, host=host, **headers)
@@ -164,7 +164,7 @@ def test_without_the_token_nothing_is_shown(address: Address, query: str, header
 
 
 def test_a_websocket_cannot_show_the_token_in_its_address() -> None:
-    assert is_refused(ask(THERE, "websocket", query="token=right-token", host="scanner:8080"))
+    assert is_refused(ask(PUBLIC_ADDRESS, "websocket", query="token=right-token", host="scanner:8080"))
 
 
 @pytest.mark.parametrize("path", ["/", "", "/clip/0/final", HERE.root, f"{HERE.root}x/", f"/x{HERE.root}/"])
@@ -173,7 +173,7 @@ def test_what_is_not_below_the_page_s_own_path_is_refused(path: str) -> None:
 
 
 def test_every_token_has_a_path_of_its_own_that_does_not_tell_it() -> None:
-    assert HERE.root == THERE.root
+    assert HERE.root == PUBLIC_ADDRESS.root
     assert Address("127.0.0.1", 8080, "left-token").root != HERE.root
     assert HERE.token not in HERE.root
 
@@ -205,4 +205,4 @@ def test_no_answer_can_be_shown_in_a_frame(request_: dict[str, str]) -> None:
 
 
 def test_what_is_no_request_passes() -> None:
-    assert let_in(ask(THERE, "lifespan"))
+    assert let_in(ask(PUBLIC_ADDRESS, "lifespan"))

@@ -5,7 +5,7 @@ import pytest
 from rtdecode.windows.assembler import Counters
 from streaming.checks.finding import BAD, NOTE, OFF, OK, Finding
 from streaming.page import indicators
-from streaming.page.indicators import Silence, Steadied
+from streaming.page.indicators import Debounced, Silence
 from streaming.status import Status
 
 TR = 0.8
@@ -107,14 +107,14 @@ def test_a_recording_that_broke_off_is_bad() -> None:
 
 
 def test_a_lamp_turns_only_once_a_change_has_lasted() -> None:
-    steadied = Steadied()
+    steadied = Debounced()
 
-    def at(now: float, state: str) -> str:
+    def state_at(now: float, state: str) -> str:
         return steadied.take([Finding("EEG", state, state)], now)[0].found
 
-    assert at(0.0, OK) == OK
-    assert [at(0.5, BAD), at(1.0, OK), at(1.2, BAD)] == [OK] * 3, "it does not flutter"
-    assert at(1.9, BAD) == OK
-    assert at(2.3, BAD) == BAD
-    assert [at(2.5, OK), at(4.0, OK)] == [BAD, BAD], "a better state has to last longer"
-    assert at(4.6, OK) == OK
+    assert state_at(0.0, OK) == OK
+    assert [state_at(0.5, BAD), state_at(1.0, OK), state_at(1.2, BAD)] == [OK] * 3, "it does not flutter"
+    assert state_at(1.9, BAD) == OK
+    assert state_at(2.3, BAD) == BAD
+    assert [state_at(2.5, OK), state_at(4.0, OK)] == [BAD, BAD], "a better state has to last longer"
+    assert state_at(4.6, OK) == OK

@@ -1,7 +1,7 @@
 import numpy as np
 
 from rtdecode.scores.accuracy import correlations, identification
-from streaming.page.running_score import SoFar
+from streaming.page.running_score import RunningIdentification
 
 MEAN = np.full((33, 24, 40, 3), 100.0)
 
@@ -14,7 +14,7 @@ def film(seed: int, frames: int = 32) -> np.ndarray:
 
 
 def words(clips: list[np.ndarray], truths: list[np.ndarray]) -> str:
-    so_far = SoFar(MEAN)
+    so_far = RunningIdentification(MEAN)
     text = ""
     for index, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
         so_far.add((0, 4.0 * index, 4.0 * index + 4), clip, truth)
@@ -52,7 +52,7 @@ def test_the_figure_is_near_that_of_the_report() -> None:
 
 
 def test_in_a_long_session_only_the_newest_clips_count() -> None:
-    so_far = SoFar(MEAN)
+    so_far = RunningIdentification(MEAN)
     mean = MEAN.astype(np.uint8)
     for index in range(330):
         truth = film(index)

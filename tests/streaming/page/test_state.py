@@ -201,7 +201,7 @@ def test_volumes_fill_the_carpet(state: PageState) -> None:
 
 
 def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: PageState) -> None:
-    def told(sent_at: float) -> None:
+    def tell(sent_at: float) -> None:
         trigger = {"stamp": sent_at, "label": "R128", "arrived_at": sent_at, "clock_at": None}
         newest = status(sent_at, items=[trigger])
         newest.counters["eeg"]["triggers"] = 20
@@ -209,11 +209,11 @@ def test_triggers_without_files_raise_an_alarm_until_it_is_acknowledged(state: P
         state.refresh(sent_at)
 
     for sent_at in np.arange(100.0, 103.0, 0.5):
-        told(sent_at)
+        tell(sent_at)
     assert next(lamp for lamp in state.view.lamps if lamp.subject == "fMRI").state == BAD
     assert state.view.alarm
     state.acknowledge()
-    told(103.0)
+    tell(103.0)
     assert not state.view.alarm
 
 
@@ -257,7 +257,7 @@ def test_blanking_and_the_end_are_told_to_every_viewer(state: PageState) -> None
     state.take(Message({"kind": "fault", "error": {}, "reason": "b"}, {}))
     state.refresh(100.0)
     assert state.view.blank
-    assert state.view.said == [(5.0, "EEG hole: one")]
+    assert state.view.log_lines == [(5.0, "EEG hole: one")]
     assert state.view.over == "stopped by SIGINT"
     state.toggle_blank()
     assert not state.view.blank

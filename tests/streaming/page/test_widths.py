@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.browser import Tab, browser, found
+from benchmarks.browser import Tab, browser, browser_path
 from streaming.tools import session_page
 from tests.streaming.bundles import make_bundle
 from tests.streaming.player import Player
@@ -16,7 +16,7 @@ from tests.streaming.sessions import TR, WINDOW, address, end, gone, stream
 pytestmark = [
     pytest.mark.full,
     pytest.mark.browser,
-    pytest.mark.skipif(found() is None, reason="there is no Chromium on this machine"),
+    pytest.mark.skipif(browser_path() is None, reason="there is no Chromium on this machine"),
 ]
 NAME = f"widths-{os.getpid()}"
 # Of a telephone, a tablet and a laptop, pixels.
@@ -112,7 +112,7 @@ def test_page_and_report_fit_a_telephone_a_tablet_and_a_laptop(tmp_path: Path) -
             watch(chrome.open(address(process)))
             process.send_signal(signal.SIGINT)
             ended = end(process, out)
-            assert ended.code == 0, ended.said
+            assert ended.code == 0, ended.output
             assert session_page.run(out, None) == 0
             report = chrome.open((out / "report.html").as_uri())
             report.until("document.readyState === 'complete'")

@@ -69,7 +69,7 @@ def program(*words: object) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def heard(name: str, done: Callable[[list[tuple[str, float]]], bool]) -> list[tuple[str, float]]:
+def marker_stream(name: str, done: Callable[[list[tuple[str, float]]], bool]) -> list[tuple[str, float]]:
     """What a reader of the film's markers gets."""
     source = MarkerSource(name, "-film")
     got = []
@@ -100,7 +100,7 @@ def test_every_frame_is_marked_when_it_was_shown(tmp_path: Path, name: str) -> N
     film = make_film(tmp_path / "a film.mp4", 25)
     log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
-        got = heard(name, ended)
+        got = marker_stream(name, ended)
         _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, stderr
     rows = table(log)
@@ -142,7 +142,7 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path, name: str) -> None:
     log = tmp_path / "log.tsv"
     with program("play", film, "--lsl", name, "--start-on", "now", "--headless", "--log", log) as process:
         threading.Timer(0.0, lambda: _interrupt_after(process, log)).start()
-        got = heard(name, ended)
+        got = marker_stream(name, ended)
         _, stderr = process.communicate(timeout=LIMIT)
     assert process.returncode == 0
     assert "stopped: " in stderr
@@ -210,7 +210,7 @@ def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: P
     assert {t.label for t in triggers} == {"R128"}
     assert presentation.name == film_marks.name_digest("film.mp4")
     assert (presentation.fps, presentation.frames, presentation.ended) == (25, 50, True)
-    assert presentation.shown.tolist() == [n for n, _, _ in rows]
+    assert presentation.frame_numbers.tolist() == [n for n, _, _ in rows]
     assert np.abs(presentation.shown_at - [shown_at for _, shown_at, _ in rows]).max() < 0.003
     first = min(t.stamp for t in triggers)
     assert presentation.onset_at == pytest.approx(first, abs=0.04)
@@ -277,7 +277,7 @@ def test_a_stim_channel_starts_a_film_at_its_edge(
     def amplify() -> None:
         until(lambda: bool(eeg.have_consumers()))
         source = MarkerSource(name, "-film")
-        until(lambda: (source.poll(), source.found)[1])
+        until(lambda: (source.poll(), source.is_found)[1])
         began = pylsl.local_clock()
         edge_at = began + 1.0
         edges.append(edge_at)
@@ -456,7 +456,7 @@ def test_a_window_shows_picture_and_patch_and_says_what_was_pressed(tmp_path: Pa
     assert surface.get_at((31, 31))[:3] == (0, 0, 0)
     for key in (pygame.K_5, pygame.K_a, pygame.K_ESCAPE):
         pygame.event.post(pygame.event.Event(pygame.KEYDOWN, key=key))
-    assert window.said() == ["start", "quit"]
+    assert window.commands() == ["start", "quit"]
     window.close()
     options = command.PlayOptions(film.path, "x", "now", screen=7, wait=0.0, log=tmp_path / "log.tsv")
     with refused(UsageError, "play-screen-unknown", screen=7, available=re.compile("^0 ")):

@@ -140,7 +140,7 @@ def test_a_live_session_is_decoded_by_another_process(tmp_path: Path) -> None:
     with serving(tmp_path, bundle) as (_, printed):
         flags = ("--decoder", printed["url"], "--token-file", str(tmp_path / printed["token_file"]))
         ended = play(tmp_path / "session", bundle.path, *flags, "--seconds", "10", seconds=16)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert ended.report["runs_on"] == printed["runs_on"]
     assert ended.report["latency_ms"]["wire"]["p50"] > 0
     assert ended.report["windows"]["final"] >= 2
@@ -160,15 +160,15 @@ def test_a_live_session_goes_on_with_the_fallback_when_its_decoder_dies(tmp_path
             process.kill()
 
         ended = play(tmp_path / "session", bundle.path, *flags, during=during, seconds=18)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     digests = [clip["bundle"] for clip in ended.finals()]
     assert digests[0] == bundle.digest
     assert digests[-1] == fallback.digest
     counted = ended.report["windows"]
     assert counted["fallback"] == digests.count(fallback.digest) > 0
     assert counted["final"] + counted["skipped"] == counted["expected"] == 12
-    assert "the fallback test decodes instead of the decoder" in ended.said
-    assert "has been away since" in ended.said
+    assert "the fallback test decodes instead of the decoder" in ended.output
+    assert "has been away since" in ended.output
 
 
 @pytest.mark.full
@@ -178,6 +178,6 @@ def test_a_fallback_that_reads_another_grid_is_refused_before_anything_is_made(t
     secret = token.make(tmp_path / "secret")
     flags = ["--decoder", "ws://127.0.0.1:1", "--token-file", str(secret), "--fallback", str(fallback.path)]
     ended = play(tmp_path / "session", bundle.path, *flags, seconds=5)
-    assert ended.code == 4, ended.said
-    assert "grid" in ended.said
+    assert ended.code == 4, ended.output
+    assert "grid" in ended.output
     assert not ended.out.exists()

@@ -14,7 +14,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.video import read_mp4
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import AnyDecoder, SharedDecoder
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.streaming.bundles import make_bundle
@@ -33,7 +33,7 @@ def shared(bundle: Bundle) -> SharedDecoder:
     return SharedDecoder(bundle)
 
 
-def opened(folder: Path, bundle: Bundle, decoder: AnyDecoder, **how: Any) -> Emitter:
+def opened(folder: Path, bundle: Bundle, decoder: AnyDecoder, **how: Any) -> ClipEmitter:
     prepare(folder / "out", overwrite=False)
     truth = Truth(folder / "truth", bundle)
     return open_emitter(folder / "out", "s", bundle, decoder, truth, time.monotonic, simulated=True, **how)
@@ -50,7 +50,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def session(folder: Path, bundle: Bundle, decoder: AnyDecoder) -> Emitter:
+def session(folder: Path, bundle: Bundle, decoder: AnyDecoder) -> ClipEmitter:
     """Two windows with their previews, and their twins; the truth is known."""
     folder.mkdir()
     write_film(folder / "truth", 2)

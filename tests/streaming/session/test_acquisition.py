@@ -32,7 +32,7 @@ from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.as_live import Windows
 from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack, unpack_status
 from streaming.session.open_sources import open_folder
-from streaming.session.options import Past, Sources, StreamOptions
+from streaming.session.options import AcquisitionConfig, ResumeState, StreamOptions
 from streaming.session.outbox import Outbox
 from streaming.session.receiver import with_runs
 from streaming.session.source_reader import SourceReader
@@ -72,7 +72,7 @@ def mosaic(index: int, uid: str, tr: float) -> bytes:
     return mosaic_bytes(volume, AFFINE, tr, index, 4, START + timedelta(seconds=tr * index), 0.6, uid)
 
 
-def taken(
+def read_folder(
     folder: Path, bundle: Bundle, calibration: Path | None, record: Path | None = None
 ) -> tuple[FolderSource, list[Any]]:
     options = StreamOptions(fmri_dir=folder, existing="read", record=record, calibration=calibration)
@@ -93,7 +93,7 @@ def test_a_localizer_before_the_run_is_refused_and_named(tmp_path: Path, calibra
     (folder / "0_localizer.dcm").write_bytes(mosaic(0, "1.9", 2.3) if calibrated else other_grid())
     for index in range(3):
         (folder / f"1_{index:04d}.dcm").write_bytes(mosaic(index, "1.2.3", 0.5))
-    source, volumes = taken(folder, bundle, tmp_path / "calibration" if calibrated else None)
+    source, volumes = read_folder(folder, bundle, tmp_path / "calibration" if calibrated else None)
     assert [volume.index for volume in volumes] == [0, 1, 2]
     ((name, reason),) = source.ignored
     assert name == "0_localizer.dcm"
@@ -119,7 +119,7 @@ def test_a_run_on_another_grid_is_taken_to_be_recorded(
     bundle = make_bundle(tmp_path / "bundle", eeg=False, tr=Fraction(1, 2), window=Fraction(1))
     for index in range(2):
         (folder / f"{index:04d}.dcm").write_bytes(other_grid(tr, index, slices))
-    source, volumes = taken(folder, bundle, None, tmp_path / "record" if recorded else None)
+    source, volumes = read_folder(folder, bundle, None, tmp_path / "record" if recorded else None)
     assert len(volumes) == taken_in
     assert len(source.ignored) == 2 - taken_in
 
@@ -134,7 +134,7 @@ class Session(Acquired):
         existing: str = "ignore",
         eeg: bool = False,
         lsl: str | None = None,
-        past: Past | None = None,
+        past: ResumeState | None = None,
         stamped: bool = True,
     ) -> None:
         bundle = make_bundle(folder / "bundle", eeg=eeg, tr=Fraction(1, 2), window=Fraction(1))
@@ -293,7 +293,7 @@ def run_until_stopped(options: StreamOptions, bundle: Bundle, meta: dict[str, An
         patch.setattr(acquisition.signal, "signal", lambda *_: None)
         # Put back afterwards: the reader sets one of its own.
         patch.setattr(threading, "excepthook", threading.excepthook)
-        acquisition.main(Sources(bundle.path, options, meta), mailbox, stop)
+        acquisition.main(AcquisitionConfig(bundle.path, options, meta), mailbox, stop)
     return sent
 
 

@@ -41,7 +41,7 @@ SECONDS = 14
 SLOW = (5.0, 10.0)
 BEGAN_AT = 1000.0
 # The share of detail that the session is asked for; the bundle's own is another.
-ASKED = 0.25
+DETAIL_SHARE = 0.25
 # What a window holds of the signals.
 SIGNALS = ("eeg", "eeg_mask", "fmri", "fmri_mask")
 
@@ -96,7 +96,7 @@ def pressed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Pressed
         Truth(None, bundle),
         clock,
         simulated=False,
-        detail=ASKED,
+        detail=DETAIL_SHARE,
         on_decided=decisions.decided,
     )
     loop = DecodeLoop(output, decisions, float(bundle.manifest.grid.hop), 1, clock)
@@ -187,7 +187,7 @@ def test_a_session_under_pressure_is_repeated_bit_for_bit(
             assert line[name] == again[name]
         for name in ("latent", "file"):
             assert (pressed.out / line[name]).read_bytes() == (tmp_path / "out" / again[name]).read_bytes()
-    assert {line["detail"] for line in after} == {ASKED}
+    assert {line["detail"] for line in after} == {DETAIL_SHARE}
     assert report["replayed"] == "as-live"
     assert report["as_live"] == {"windows": count, "repeated": count, "bit_for_bit": count}
     assert report["windows"]["skipped"] == pressed.counts["skipped"]

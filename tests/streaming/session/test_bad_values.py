@@ -65,7 +65,7 @@ class Replays:
     """What the shipped bundle makes of nine windows, untouched and damaged."""
 
     film: Path
-    whole: Path
+    intact: Path
     damaged: Path
 
 
@@ -103,7 +103,7 @@ def test_the_windows_concerned_are_marked_and_no_others(replays: Replays) -> Non
         hit = CONCERNED.get(line["clip"])
         incomplete = {name for name, share in line["missing"].items() if share > 0}
         assert incomplete == ({hit} if hit else set()), line["clip"]
-    assert all(max(line["missing"].values()) == 0 for line in finals(replays.whole))
+    assert all(max(line["missing"].values()) == 0 for line in finals(replays.intact))
 
 
 def test_a_report_counts_what_was_no_number(replays: Replays) -> None:
@@ -115,15 +115,15 @@ def test_a_report_counts_what_was_no_number(replays: Replays) -> None:
 
 
 def test_what_came_before_a_hole_has_the_same_bits(replays: Replays) -> None:
-    intact = finals(replays.whole)
+    intact = finals(replays.intact)
     holed = finals(replays.damaged)
     for line, other in zip(intact[:2], holed[:2], strict=True):
-        before = np.load(replays.whole / line["latent"])
+        before = np.load(replays.intact / line["latent"])
         assert np.array_equal(before, np.load(replays.damaged / other["latent"]))
 
 
 def test_the_other_windows_are_recognised_as_well_as_without_holes(replays: Replays) -> None:
-    scores = [identified(replays.film, out) for out in (replays.whole, replays.damaged)]
+    scores = [identified(replays.film, out) for out in (replays.intact, replays.damaged)]
     assert scores[1] == pytest.approx(scores[0], abs=0.02)
 
 

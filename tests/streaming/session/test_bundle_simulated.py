@@ -17,7 +17,7 @@ from streaming.decode.decoder import Decoder
 from streaming.session import live, replay
 from streaming.session.mailbox import pack_status
 from streaming.session.options import StreamOptions
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.text import banner
 from streaming.sinks.truth import Truth
@@ -96,7 +96,7 @@ def test_a_live_session_begins_with_a_participant_who_is_not_simulated(
     """What the session gives its emitter, before any source has spoken."""
     simulated: list[bool] = []
 
-    def opened(*arguments: Any, **how: Any) -> Emitter:
+    def opened(*arguments: Any, **how: Any) -> ClipEmitter:
         simulated.append(how["simulated"])
         return open_emitter(*arguments, **how)
 

@@ -32,11 +32,11 @@ def test_a_step_too_dear_is_left_out_before_a_window_is(tmp_path: Path) -> None:
     record = tmp_path / "record"
     flags = ("--seconds", "8", "--steps", "8", "--record", str(record))
     ended = play(tmp_path / "pressed", heavy, *flags, seconds=120)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     steps = [clip["steps"] for clip in ended.finals()]
     windows = ended.report["windows"]
     assert windows["final"] + windows["skipped"] == windows["expected"] == 8
-    assert windows["final"] == len(steps) >= 1, ended.said
+    assert windows["final"] == len(steps) >= 1, ended.output
     # How many get fewer, and how many are skipped all the same, the machine's speed decides.
     assert set(steps[1:]) <= {8, 4, 2, 1}
     assert min(steps) < 8 or windows["skipped"] > 0

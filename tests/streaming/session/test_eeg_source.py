@@ -24,7 +24,7 @@ from streaming.decode.decoder import Decoder
 from streaming.session import keys, resume
 from streaming.session.mailbox import pack, unpack
 from streaming.session.operator import Operator
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.page_link import PageLink
 from streaming.session.progress import Progress
 from streaming.sinks import report
@@ -113,7 +113,7 @@ class Output:
         return json.loads(self.clips.read_text().splitlines()[-1])["eeg_source"]
 
 
-def told(**changes: Any) -> Status:
+def status(**changes: Any) -> Status:
     return replace(Status(sent_at=1.0, elapsed=5.0), **changes)
 
 
@@ -124,18 +124,18 @@ def test_a_changed_source_is_in_each_clip_until_it_is_confirmed(
     typed: list[list[str]] = [["c"], ["x", "c"]]
     monkeypatch.setattr(keys, "entered", lambda: typed.pop(0))
     # As long as nothing has changed, nobody reads the terminal.
-    output.operator.follow(told(eeg_stream=STREAM | {"source": 0}))
+    output.operator.follow(status(eeg_stream=STREAM | {"source": 0}))
     assert len(typed) == 2
     assert output.source() == "opened"
     assert output.source(eeg_source=1) == "changed"
     assert output.source(eeg=False) is None
-    output.operator.follow(told(eeg_stream=STREAM))
+    output.operator.follow(status(eeg_stream=STREAM))
     assert output.source(eeg_source=1) == "confirmed"
     assert "EEG source confirmed" in output.said[-1]
     assert output.log.read_text().splitlines()[-1].endswith("EEG source confirmed")
     # Another change is another question.
     assert output.source(eeg_source=2) == "changed"
-    output.operator.follow(told(eeg_stream=STREAM | {"source": 2}))
+    output.operator.follow(status(eeg_stream=STREAM | {"source": 2}))
     assert output.source(eeg_source=2) == "confirmed"
     output.emitter.close()
 
@@ -151,7 +151,7 @@ def test_the_page_confirms_it_too(bundle: Bundle, tmp_path: Path) -> None:
         death=str,
     )
     output = Output(bundle, tmp_path, cast("Any", page))
-    output.operator.follow(told(eeg_stream=STREAM))
+    output.operator.follow(status(eeg_stream=STREAM))
     assert confirmed == [1]
     assert output.source(eeg_source=1) == "confirmed"
     output.emitter.close()
@@ -191,11 +191,11 @@ def test_keys_are_read_from_a_terminal_and_from_nothing_else() -> None:
 
 
 def test_the_next_acquisition_stays_with_the_stream() -> None:
-    resumed = resume.Resumed(Past([], told(eeg_stream=STREAM)))
+    resumed = resume.Resumption(ResumeState([], status(eeg_stream=STREAM)))
     opened = resumed.opened
     assert opened is not None
     assert (opened.name, opened.host, opened.keys) == ("amplifier", "lab", ["a", "b"])
-    assert resume.Resumed(Past([], told())).opened is None
+    assert resume.Resumption(ResumeState([], status())).opened is None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rtdecode.windows.assembler import Counters
 from streaming.decode.deadline import Job
-from streaming.session.events import Happening, News, happened
+from streaming.session.events import Event, EventNotifier, happened
 from streaming.session.progress import Progress, standing
 from streaming.status import Status
 from tests.streaming.clips import emitted, tally
@@ -38,12 +38,12 @@ def test_the_terminal_says_since_when_a_decoder_elsewhere_is_away() -> None:
     assert standing(QUIET, tally(), 0.0, away_since)[0].endswith("   DECODER AWAY since 09:05:07")
 
 
-def counted(count: int, stands_s: float = 0.0) -> list[Happening]:
-    return [Happening("volume missing", count, "check the export", stands_s)]
+def counted(count: int, stands_s: float = 0.0) -> list[Event]:
+    return [Event("volume missing", count, "check the export", stands_s)]
 
 
 def test_a_count_is_told_when_it_begins_and_summed_up_once_a_hop() -> None:
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
     assert news.take(counted(0), 0.0) == []
     assert news.take(counted(1), 1.0) == ["volume missing: check the export"]
     assert news.take(counted(2), 2.0) == []
@@ -53,20 +53,20 @@ def test_a_count_is_told_when_it_begins_and_summed_up_once_a_hop() -> None:
 
 
 def test_what_has_not_been_told_is_told_at_the_end() -> None:
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
     news.take(counted(1), 0.0)
     assert news.take(counted(3), 1.0, ends=True) == ["volume missing (2 more, 3 in all): check the export"]
 
 
 def test_a_count_that_falls_is_told_again_when_it_rises() -> None:
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
     assert news.take(counted(2), 0.0) == ["volume missing (2 in all): check the export"]
     assert news.take(counted(1), 10.0) == []
     assert news.take(counted(2), 20.0) == ["volume missing (1 more, 2 in all): check the export"]
 
 
 def test_what_has_to_stand_is_not_told_when_it_passes() -> None:
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
     assert news.take(counted(1, 1.2), 0.0) == []
     assert news.take(counted(0, 1.2), 1.0) == []
     assert news.take(counted(1, 1.2), 2.0) == []
@@ -97,7 +97,7 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
     else:
         changed = change if section == "runs" else counters[section] | change
         status = replace(QUIET, counters=cast("Counters", counters | {section: changed}))
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
     assert news.take(happened(QUIET, tally(), 100.0), 100.0) == []
     (sentence,) = news.take(happened(status, tally(), 101.0), 101.0, ends=True)
     assert sentence.startswith(begins)
@@ -107,31 +107,31 @@ def test_what_changes_in_a_status_is_told_with_what_to_do(
 
 def test_a_clip_is_told_as_late_degraded_or_stale_and_a_window_as_skipped() -> None:
     clips = tally()
-    news = News(HOP_S)
+    news = EventNotifier(HOP_S)
 
-    def told(now_at: float) -> list[str]:
+    def sentences(now_at: float) -> list[str]:
         return news.take(happened(QUIET, clips, now_at), now_at)
 
     clips.add(emitted(window(0, windowed_at=100.0)))
-    assert told(100.5) == []
+    assert sentences(100.5) == []
     clips.add(emitted(window(1), 10.0))
-    (late,) = told(101.0)
+    (late,) = sentences(101.0)
     assert late.startswith("clip late: final of window 1 came 10.0 s after its last input could be read. ")
     assert "--steps" in late
     clips.add(emitted(window(2, fmri=False)))
-    (degraded,) = told(102.0)
+    (degraded,) = sentences(102.0)
     assert degraded.startswith("clip degraded: window 2   8 - 12 s   EEG   missing fMRI 100 %. ")
     clips.skip(Job(window(3), 3), "this machine cannot keep up")
-    (skipped,) = told(103.0)
+    (skipped,) = sentences(103.0)
     assert skipped.startswith("window skipped: final of window 3: this machine cannot keep up. ")
     clips.skip(Job(window(4, eeg=False, fmri=False), 4), "nothing was received for it")
-    (skipped,) = told(107.5)
+    (skipped,) = sentences(107.5)
     assert skipped.startswith("window skipped (1 more, 2 in all): final of window 4: nothing was received")
-    (stale,) = told(109.0)
+    (stale,) = sentences(109.0)
     assert stale.startswith("no new clip: the last one is 9 s old; what is shown is not the present")
     clips.abandon(-1)
     clips.abandon(2)
-    (skipped,) = told(111.6)
+    (skipped,) = sentences(111.6)
     assert skipped.startswith("window skipped (2 more, 4 in all): the session ended before it was decoded. ")
 
 

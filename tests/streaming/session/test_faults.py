@@ -62,16 +62,16 @@ def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
         # Windows that were cut before may still become clips, on a busy machine some seconds later.
         messages.append(printed(process, "is receiving again, after"))
         reached = max(clip["clip"] for clip in finals(out))
-        until(lambda: any(clip["clip"] > reached + 3 for clip in whole(out, sources)))
+        until(lambda: any(clip["clip"] > reached + 3 for clip in complete_clips(out, sources)))
         process.send_signal(signal.SIGINT)
 
-    def whole(out: Path, modalities: tuple[str, ...]) -> list[dict[str, Any]]:
+    def complete_clips(out: Path, modalities: tuple[str, ...]) -> list[dict[str, Any]]:
         return [clip for clip in finals(out) if all(clip["missing"][name] == 0 for name in modalities)]
 
     record = tmp_path / "record"
     how = {"eeg": "eeg" in sources, "fmri": "fmri" in sources, "seconds": 150, "lead": LEAD}
     ended = play(tmp_path / "s", bundle, "--record", str(record), **how, during=kill)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert "ended unexpectedly (killed by SIGKILL) and is started again" in messages[0]
     (restart,) = ended.report["restarts"]
     assert restart["exit_code"] == -signal.SIGKILL
@@ -87,7 +87,7 @@ def test_an_acquisition_that_is_killed_is_started_again_on_the_same_time_line(
     assert len(Recording(record).meta["restarts"]) == 1
     assert replay.run(record, str(bundle), "max", tmp_path / "again") == 0
     again = {clip["clip"]: clip for clip in finals(tmp_path / "again")}
-    last = whole(ended.out, sources)[-1]
+    last = complete_clips(ended.out, sources)[-1]
     assert again[last["clip"]]["window_s"] == last["window_s"]
     assert all(again[last["clip"]]["missing"][name] == 0 for name in sources)
     # The process that took over learned anew, and so does the replay.
@@ -114,8 +114,8 @@ def test_an_acquisition_that_dies_again_and_again_ends_with_1(bundle: Path, tmp_
             until(lambda: process.poll() is not None or bool(acquisitions(process)))
 
     ended = play(tmp_path / "s", bundle, "--existing", "read", eeg=False, seconds=120, lead=0, during=kill)
-    assert ended.code == 1, ended.said
-    assert "ended unexpectedly 3 times" in ended.said
+    assert ended.code == 1, ended.output
+    assert "ended unexpectedly 3 times" in ended.output
     assert len(ended.report["restarts"]) == 3
     assert ended.report["windows"]["final"] == len(ended.finals()) >= 1
     assert len(read_mp4(ended.out / "film.mp4")) >= 8
@@ -157,7 +157,7 @@ def test_a_full_out_does_not_end_the_recording(bundle: Path, tmp_path: Path) -> 
 
     flags = ("--record", str(record), "--existing", "read")
     ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=60, lead=0, during=fill)
-    assert ended.code == 1, ended.said
+    assert ended.code == 1, ended.output
     assert "cannot be written any more" in messages[0]
     assert len(ended.clips) >= 1
     for clip in ended.clips:
@@ -184,8 +184,8 @@ def test_a_full_recording_does_not_end_decoding(bundle: Path, tmp_path: Path) ->
 
     flags = ("--record", str(record), "--existing", "read", "--seconds", "6")
     ended = play(tmp_path / "s", bundle, *flags, eeg=False, seconds=60, during=fill)
-    assert ended.code == 1, ended.said
-    assert f"the recording in {record} could not be written any more: File too large" in ended.said
+    assert ended.code == 1, ended.output
+    assert f"the recording in {record} could not be written any more: File too large" in ended.output
     windows = ended.report["windows"]
     # On a busy machine a window gives way to the next one; the last never does.
     assert windows["final"] + windows["skipped"] == windows["expected"] == 6

@@ -59,7 +59,7 @@ def check_windows(ended: Ended, expected: int, modalities: tuple[str, ...] = ("e
     windows = ended.report["windows"]
     finals = ended.finals()
     revisions = [clip["revision"] for clip in ended.clips]
-    assert windows["expected"] == windows["final"] + windows["skipped"] == expected, ended.said
+    assert windows["expected"] == windows["final"] + windows["skipped"] == expected, ended.output
     assert windows["final"] == len(finals) >= 1
     assert windows["preview"] == revisions.count("preview") <= expected
     # A busy machine may write a volume after its window's final.
@@ -80,7 +80,7 @@ def in_time(ended: Ended) -> bool:
 
 def test_every_window_comes_out_as_preview_and_final(whole_session: Ended) -> None:
     ended = whole_session
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     check_windows(ended, WINDOWS)
     for clip in ended.clips:
         assert read_mp4(ended.out / clip["file"]).shape == (33, 64, 96, 3)
@@ -178,9 +178,9 @@ def test_the_report_holds_what_the_contract_names(whole_session: Ended) -> None:
 
 def test_the_paths_are_printed_last(whole_session: Ended) -> None:
     ended = whole_session
-    last = ended.said.strip().splitlines()[-2:]
+    last = ended.output.strip().splitlines()[-2:]
     assert last == [str(ended.out), str(ended.out / "report.json")]
-    assert "a simulated brain" in ended.said
+    assert "a simulated brain" in ended.output
 
 
 def test_the_film_has_a_hop_for_each_window(whole_session: Ended) -> None:
@@ -225,7 +225,7 @@ def test_a_recording_replays_to_the_same_clips(
 @pytest.mark.full
 def test_eeg_alone_has_finals_from_its_first_sample_on_and_no_previews(one_source: dict[str, Ended]) -> None:
     ended = one_source["eeg"]
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     assert ended.report["clock"]["source"] == "first-sample"
     check_windows(ended, 8, ("eeg",))
     assert ended.report["windows"]["preview"] == 0
@@ -237,8 +237,8 @@ def test_eeg_alone_has_finals_from_its_first_sample_on_and_no_previews(one_sourc
 @pytest.mark.full
 def test_silence_from_everything_ends_with_3(one_source: dict[str, Ended]) -> None:
     ended = one_source["lost"]
-    assert ended.code == 3, ended.said
-    assert "silent" in ended.said
+    assert ended.code == 3, ended.output
+    assert "silent" in ended.output
     windows = ended.report["windows"]
     assert windows["final"] >= 1
     assert windows["expected"] == windows["final"] + windows["skipped"] >= 3
@@ -247,7 +247,7 @@ def test_silence_from_everything_ends_with_3(one_source: dict[str, Ended]) -> No
 @pytest.mark.full
 def test_a_lost_amplifier_degrades_and_does_not_end_it(one_source: dict[str, Ended]) -> None:
     ended = one_source["no-eeg"]
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     check_windows(ended, 5)
     missing = [0, 0, pytest.approx(0.8, abs=0.05), 1, 1]
     for clip in ended.finals():
@@ -261,7 +261,7 @@ def test_a_bundle_for_another_montage_ends_with_4(tmp_path: Path) -> None:
     channels = (*CHANNELS, "T99")
     wide_bundle = make_bundle(tmp_path / "bundle", tr=TR, window=WINDOW, channels=channels).path
     ended = play(tmp_path / "s", wide_bundle, seconds=120, lead=0.2)
-    assert ended.code == 4, ended.said
-    assert "T99" in ended.said
+    assert ended.code == 4, ended.output
+    assert "T99" in ended.output
     # A start that fails leaves no folder.
     assert not ended.out.exists()

@@ -15,8 +15,8 @@ from streaming.decode.decoder import Decoder
 from streaming.session.decided import DecisionLog
 from streaming.session.decode_loop import DecodeLoop
 from streaming.session.receiver import Receiver
-from streaming.session.reporter import Every, Reporter, SoFar
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.session.reporter import Interval, Reporter, SessionCounts
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
@@ -62,7 +62,7 @@ class Emitted:
 
 def loop_over(emitted: Any, at_once: int = 1) -> DecodeLoop:
     now = (lambda: emitted.now_at) if isinstance(emitted, Emitted) else time.monotonic
-    return DecodeLoop(cast("Emitter", emitted), DecisionLog(None, print), HOP_S, at_once, now)
+    return DecodeLoop(cast("ClipEmitter", emitted), DecisionLog(None, print), HOP_S, at_once, now)
 
 
 def test_a_backlog_is_decoded_to_its_end_however_long_that_takes() -> None:
@@ -125,7 +125,7 @@ def test_windows_that_nobody_can_write_are_counted_as_skipped() -> None:
 
 
 def test_a_thing_is_due_once_every_few_seconds() -> None:
-    timer = Every(5.0, 100.0)
+    timer = Interval(5.0, 100.0)
     assert [timer.due(now) for now in (104.0, 105.0, 105.1, 106.0, 110.2)] == [
         False,
         False,
@@ -147,8 +147,8 @@ def test_previews_that_give_way_are_in_the_report(tmp_path: Path) -> None:
         built.append(values)
         return {"ended": values["ended"]}
 
-    emitter = cast("Emitter", SimpleNamespace(simulated=False))
-    facts = SoFar(1.5, loop.dropped_previews, {"fault": None}, [])
+    emitter = cast("ClipEmitter", SimpleNamespace(simulated=False))
+    facts = SessionCounts(1.5, loop.dropped_previews, {"fault": None}, [])
     Reporter(tmp_path / "report.json", build).write("running", emitter, Receiver(None), facts)
     assert built[0]["dropped_previews"] == 1
     assert json.loads((tmp_path / "report.json").read_text()) == {"ended": "running"}

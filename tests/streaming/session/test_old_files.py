@@ -14,7 +14,7 @@ from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger, Volume
 from streaming.session import replay, resume
 from streaming.session.as_live import Windows
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.source_events import CaughtUp
 from streaming.sources.folder.source import FolderSource
 from tests.streaming.session.test_acquisition import Session, missing, mosaic, volumes
@@ -185,9 +185,9 @@ def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldF
     session.catch_up()
     status = session.status(time.monotonic())
     assert status.rests
-    items = [resume.line(volume) for volume in session.read(volumes(10))]
+    items = [resume.to_record(volume) for volume in session.read(volumes(10))]
     (tmp_path / "again").mkdir()
-    again = Session(tmp_path / "again", existing="read", past=Past(items, status))
+    again = Session(tmp_path / "again", existing="read", past=ResumeState(items, status))
     assert again.assembler.rests
     assert again.assembler.reached(time.monotonic() + DAY) == 4
     again.close()

@@ -18,7 +18,7 @@ from streaming.session.options import StreamOptions
 from streaming.session.page_link import PageLink, Request
 from streaming.session.progress import Progress
 from streaming.session.replay_page import ReplayPage
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.status import Status
 from tests.streaming.bundles import make_bundle
 from tests.streaming.page import stand_ins
@@ -100,7 +100,7 @@ def test_what_the_page_says_goes_to_the_terminal_and_its_death_is_noted(tmp_path
         death=lambda: "It died.",
     )
     lines = list[tuple[str, str]]()
-    output = cast("Emitter", SimpleNamespace(newest_twin=None, confirmed_source=0, away_since=None))
+    output = cast("ClipEmitter", SimpleNamespace(newest_twin=None, confirmed_source=0, away_since=None))
     progress = SimpleNamespace(
         say=lambda text: lines.append(("say", text)), tell=lambda text: lines.append(("tell", text))
     )

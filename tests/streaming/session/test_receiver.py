@@ -41,7 +41,7 @@ def test_the_newest_status_has_every_run_and_the_items_are_kept_for_a_restart() 
     receiver.take_status(status(1, items=items[2:], elapsed=4.0), 101.0)
     assert [run["run"] for run in receiver.status.counters["runs"]] == [0, 1]
     assert receiver.status.items == []
-    assert receiver.begun
+    assert receiver.has_begun
     past = receiver.past()
     assert past.items == items
     assert past.status == receiver.status

@@ -26,7 +26,7 @@ from rtdecode.types import Volume
 from streaming.decode.deadline import Job
 from streaming.session import memory, replay
 from streaming.session.as_live import Windows
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 from tests import small
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
@@ -88,13 +88,13 @@ def test_a_replay_is_seen_on_its_page(bundle: Bundle, tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_replay_with_everything_written(
     speed: str, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emit = Emitter.emit
+    emit = ClipEmitter.emit
 
-    def interrupted(self: Emitter, work: Job) -> None:
+    def interrupted(self: ClipEmitter, work: Job) -> None:
         emit(self, work)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Emitter, "emit", interrupted)
+    monkeypatch.setattr(ClipEmitter, "emit", interrupted)
     out = tmp_path / "out"
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), speed, out) == 0
     report = json.loads((out / "report.json").read_text())
@@ -106,12 +106,12 @@ def test_ctrl_c_ends_a_replay_with_everything_written(
 def test_a_fault_in_a_replay_leaves_the_report(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_self: Emitter, _work: Job) -> None:
+    def fail(_self: ClipEmitter, _work: Job) -> None:
         raise RtDecodeError(
             "disk-full", "no space left for {subject}", reason="no space left", subject="DOE_JANE"
         )
 
-    monkeypatch.setattr(Emitter, "emit", fail)
+    monkeypatch.setattr(ClipEmitter, "emit", fail)
     out = tmp_path / "out"
     with refused(RtDecodeError, "disk-full", subject="DOE_JANE"):
         replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", out)
@@ -194,20 +194,20 @@ def test_a_recording_without_a_window_is_told_in_one_sentence(
 def test_the_peak_of_memory_is_that_of_the_whole_replay(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emit = Emitter.emit
+    emit = ClipEmitter.emit
     held_mb = [900, 700, 500, 300]
 
     def measured(process: psutil.Process) -> int:
         return held_mb[0] * 2**20 if process.pid == os.getpid() else 0
 
-    def emitted(self: Emitter, work: Job) -> None:
+    def emitted(self: ClipEmitter, work: Job) -> None:
         emit(self, work)
         if work.window.index:
             held_mb.pop(0)
 
     monkeypatch.setattr(memory, "_INTERVAL_S", 0.0)
     monkeypatch.setattr(memory, "_pss", measured)
-    monkeypatch.setattr(Emitter, "emit", emitted)
+    monkeypatch.setattr(ClipEmitter, "emit", emitted)
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert held_mb == [300]

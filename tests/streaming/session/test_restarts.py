@@ -15,9 +15,9 @@ from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler, Counters
-from streaming.session.options import Past
+from streaming.session.options import ResumeState
 from streaming.session.restarts import Restarts, cause
-from streaming.session.resume import Items, Resumed
+from streaming.session.resume import Items, Resumption
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
 from tests.streaming.acquired import Acquired
@@ -38,7 +38,7 @@ class Recorded(Acquired):
         self,
         bundle: Bundle,
         folder: Path,
-        past: Past | None = None,
+        past: ResumeState | None = None,
         *,
         fmri: bool = True,
         now: Callable[[], float] = time.monotonic,
@@ -69,7 +69,7 @@ class Recorded(Acquired):
     def killed(self) -> "Recorded":
         """The acquisition that is started when this one dies: nothing is closed in order."""
         self.recorder.record(RecordingWriter.flush)
-        past = Past(self.items, self.told)
+        past = ResumeState(self.items, self.told)
         return Recorded(self.bundle, self._folder, past, fmri=self._fmri, now=self.now)
 
 
@@ -234,7 +234,7 @@ def test_a_restart_is_no_jump_of_the_stamps(before: int, since: int, together: i
         return {"eeg": eeg, "fmri": fmri, "clock": {}, "runs": []}
 
     last_status = Status(counters=counters(before))
-    resumed = Resumed(Past([], last_status))
+    resumed = Resumption(ResumeState([], last_status))
     assert resumed.counted(counters(since))["eeg"]["epochs"] == together
 
 

@@ -11,17 +11,17 @@ import pytest
 from scipy.stats import chi2
 
 from rtdecode.bundle import Bundle
-from rtdecode.disk.calibration import Figures
-from rtdecode.signal.volume.run_quality import Steadiness
+from rtdecode.disk.calibration import QualityFigures
+from rtdecode.signal.volume.run_quality import RunQuality
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
-from streaming.session.run_quality import Advisor, Minute, sentence, tsnr_interval
+from streaming.session.run_quality import FirstMinute, QualityMonitor, sentence, tsnr_interval
 from streaming.status import Status
 from tests.streaming.bundles import AFFINE, make_bundle, scan
 from tests.streaming.sessions import end, stream
 
-STILL = Steadiness(75, 0.05, 0.21, 0.0, 0.0, 0.8, 0.0, 62.0)
-KNOWN = Figures(0.2, 0.1, 0, 68.0, 80.0, None, 1.0, 0)
+STILL = RunQuality(75, 0.05, 0.21, 0.0, 0.0, 0.8, 0.0, 62.0)
+CALIBRATION_FIGURES = QualityFigures(0.2, 0.1, 0, 68.0, 80.0, None, 1.0, 0)
 TR = 0.8
 # Volumes of the first minute, and of a run that is a little longer.
 MINUTE = 75
@@ -32,7 +32,7 @@ LONGER = 90
 
 
 def test_a_still_run_looks_usable_with_its_figures() -> None:
-    text = sentence(Minute(1, STILL, {"gaps": 0, "artifact_residual_db": 8.24}, KNOWN))
+    text = sentence(FirstMinute(1, STILL, {"gaps": 0, "artifact_residual_db": 8.24}, CALIBRATION_FIGURES))
     assert text == (
         "run 1 looks usable after 60 s: displacement 0.2 mm at most (0 of 75 volumes above 0.5 mm), 0 DVARS "
         "jumps, tSNR 62 (52 to 72; 68 in the calibration), EEG: 0 gaps, gradient residual 8.2 dB"
@@ -51,30 +51,30 @@ def test_a_still_run_looks_usable_with_its_figures() -> None:
     ],
 )
 def test_each_bad_figure_says_to_consider_stopping(figures: dict[str, Any], complaint: str) -> None:
-    text = sentence(Minute(0, replace(STILL, **figures), {}), 60.0)
+    text = sentence(FirstMinute(0, replace(STILL, **figures), {}), 60.0)
     assert text.startswith(f"consider stopping run 0 after 60 s: {complaint}; measured: displacement")
 
 
 def test_what_is_not_good_and_not_bad_either_is_named() -> None:
-    text = sentence(Minute(0, replace(STILL, mean_fd_mm=0.3, tsnr=35.0), {}))
+    text = sentence(FirstMinute(0, replace(STILL, mean_fd_mm=0.3, tsnr=35.0), {}))
     assert text.startswith("run 0 looks usable")
     assert text.endswith("; not good: mean displacement 0.30 mm (at most 0.25 mm), tSNR 35 (at least 40)")
 
 
 def test_a_run_that_surely_has_less_than_the_calibration_is_bad() -> None:
-    assert "looks usable" in sentence(Minute(0, replace(STILL, tsnr=42.0), {}, KNOWN))
-    text = sentence(Minute(0, replace(STILL, tsnr=40.5), {}, KNOWN))
+    assert "looks usable" in sentence(FirstMinute(0, replace(STILL, tsnr=42.0), {}, CALIBRATION_FIGURES))
+    text = sentence(FirstMinute(0, replace(STILL, tsnr=40.5), {}, CALIBRATION_FIGURES))
     assert "tSNR is 60% of the calibration's (at least 70%)" in text
     assert text.startswith("consider stopping")
 
 
 def test_eeg_that_cannot_be_decoded_or_holds_gradients_is_said() -> None:
-    text = sentence(Minute(2, None, {"gaps": 1, "bad_channels": ["Cz", "Oz"], "too_many_bad": True}))
+    text = sentence(FirstMinute(2, None, {"gaps": 1, "bad_channels": ["Cz", "Oz"], "too_many_bad": True}))
     assert text == (
         "consider stopping run 2 after 60 s: too many channels are bad to be interpolated: Cz, Oz; measured: "
         "EEG: 1 gap"
     )
-    text = sentence(Minute(2, None, {"artifact_residual_db": 21.0}))
+    text = sentence(FirstMinute(2, None, {"artifact_residual_db": 21.0}))
     assert text.startswith("run 2 looks usable")
     assert text.endswith("not good: gradient residual 21.0 dB (at most 15 dB)")
 
@@ -99,7 +99,7 @@ def status(elapsed: float | None, *motions: dict[str, Any] | None, **eeg: Any) -
 
 
 def test_each_run_is_told_once_when_its_first_minute_is_measured() -> None:
-    advisor = Advisor(None, volumes=True)
+    advisor = QualityMonitor(None, volumes=True)
     waits = {"volumes": 74, "first_minute": None}
     over = {"volumes": 75, "first_minute": asdict(STILL)}
     assert advisor.take(status(None)) == []
@@ -111,7 +111,7 @@ def test_each_run_is_told_once_when_its_first_minute_is_measured() -> None:
 
 
 def test_volumes_that_stay_away_are_told() -> None:
-    advisor = Advisor(None, volumes=True)
+    advisor = QualityMonitor(None, volumes=True)
     early_counts = {"volumes": 12, "first_minute": None}
     assert advisor.take(status(89.0, early_counts)) == []
     (text,) = advisor.take(status(90.5, early_counts))
@@ -120,7 +120,7 @@ def test_volumes_that_stay_away_are_told() -> None:
 
 
 def test_eeg_alone_is_judged_by_the_clock() -> None:
-    advisor = Advisor(None, volumes=False, after_s=10.0)
+    advisor = QualityMonitor(None, volumes=False, after_s=10.0)
     assert advisor.take(status(9.9, None, samples=9)) == []
     (text,) = advisor.take(status(10.1, None, samples=9, gaps=2, bad_channels=["Cz"]))
     assert text == "run 0 looks usable after 10 s: EEG: 2 gaps; not good: 1 bad channel: Cz"
@@ -146,7 +146,7 @@ def test_an_assembler_on_its_own_clock_measures_what_is_said(
 ) -> None:
     rng = np.random.default_rng(0)
     assembler = Assembler(small, None, ("fmri",))
-    advisor = Advisor(None, volumes=True)
+    advisor = QualityMonitor(None, volumes=True)
     texts: list[tuple[int, str]] = []
     for n in range(LONGER):
         arrived_at = 100.0 + TR * (n + 1)
@@ -177,10 +177,10 @@ def test_a_session_says_the_sentence_and_keeps_it(small: Bundle, tmp_path: Path)
     out = tmp_path / "out"
     flags = ("--bundle", str(small.path), "--out", str(out), "--fmri-dir", str(folder), "--existing", "read")
     ended = end(stream(*flags, "--seconds", "64", "--lost-after", "20"), out)
-    assert ended.code == 0, ended.said
+    assert ended.code == 0, ended.output
     texts = [event["text"] for event in ended.report["told"] if "looks usable" in event["text"]]
     assert len(texts) == 1
-    assert texts[0] in ended.said
+    assert texts[0] in ended.output
     assert texts[0].startswith("run 0 looks usable after 60 s: displacement 0.")
     measured = ended.report["runs"][0]["motion"]["first_minute"]
     assert measured["volumes"] == MINUTE

@@ -163,9 +163,9 @@ def test_no_file_stops_the_windows(
     finals = [window for window in windows if window.revision == "final" and window.fmri is not None]
     assert [window.index for window in finals] == sorted({window.index for window in finals})
     assert len(finals) >= 2
-    (first,) = {run.uid for run in source.runs if len(run.seen) > 2}
+    (first,) = {run.uid for run in source.runs if len(run.delivered) > 2}
     assert {run.uid for run in source.runs} <= {first, "1.7"}
-    assert next(run for run in source.runs if run.uid == first).seen >= set(range(14))
+    assert next(run for run in source.runs if run.uid == first).delivered >= set(range(14))
 
 
 def _poll(source: FolderSource, assembler: Assembler) -> list[Window]:

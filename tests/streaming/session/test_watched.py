@@ -21,7 +21,7 @@ import pytest
 from pythonosc.osc_message import OscMessage
 
 from rtdecode.bundle import load
-from rtdecode.disk.folders import held
+from rtdecode.disk.folders import locked
 from rtdecode.disk.video import read_mp4
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.client import Clips, SentClip
@@ -165,8 +165,8 @@ def _key(clip: dict[str, Any]) -> tuple[int, str]:
 
 def test_ctrl_c_writes_everything_skips_only_what_it_reached_and_ends_with_0(watched: Watched) -> None:
     ended = watched.ended
-    assert ended.code == 0, ended.said
-    assert "Traceback" not in ended.said
+    assert ended.code == 0, ended.output
+    assert "Traceback" not in ended.output
     assert ended.report["ended"] == "stopped by SIGINT"
     windows = ended.report["windows"]
     assert windows["expected"] == 6000
@@ -185,8 +185,8 @@ def test_a_lost_volume_is_seen_in_its_window_alone(watched: Watched) -> None:
     if (fmri["missing"], fmri["late"]) == (1, 0):
         first = {clip: share for clip, share in missing.items() if clip <= LAST_WINDOW}
         assert first.items() <= {0: 0, 1: 0.5, 2: 0, 3: 0}.items()
-    assert "fMRI volume missing: " in ended.said
-    assert ("clip degraded: " in ended.said) is (ended.report["windows"]["degraded"] > 0)
+    assert "fMRI volume missing: " in ended.output
+    assert ("clip degraded: " in ended.output) is (ended.report["windows"]["degraded"] > 0)
 
 
 def test_a_running_sessions_folders_cannot_be_taken(watched: Watched) -> None:
@@ -256,7 +256,7 @@ def test_nothing_of_a_session_that_is_withdrawn_is_left_and_nothing_of_others_is
     (out / "protocol.txt").write_text("somebody else's")
     report = tmp_path / "elsewhere.json"
     report.write_text("{}")
-    with held(record, "--record", "a session"):
+    with locked(record, "--record", "a session"):
         withdraw(out, report, record)
     assert [entry.name for entry in out.rglob("*")] == ["protocol.txt"]
     assert not report.exists()
@@ -278,7 +278,7 @@ def test_a_session_is_seen_on_its_page_and_ends_with_it(watched: Watched) -> Non
     assert watched.entrance_mode == 0o600
     assert not (watched.ended.out / entrance.NAME).exists()
     assert re.search(
-        r"The page refused (a request|\d requests, the newest) from 127\.0\.0\.1", watched.ended.said
+        r"The page refused (a request|\d requests, the newest) from 127\.0\.0\.1", watched.ended.output
     )
     assert not [child for child in watched.command_lines if watched.token in child]
     files = b"".join(file.read_bytes() for file in watched.ended.out.rglob("*") if file.is_file())
@@ -293,8 +293,8 @@ def test_a_session_is_seen_on_its_page_and_ends_with_it(watched: Watched) -> Non
 
 def test_a_session_sends_what_it_writes(watched: Watched) -> None:
     ended = watched.ended
-    assert f"Clips go out to LSL {OUTLET}-clips, {OUTLET}-condition." in ended.said
-    assert f"Clips go out to OSC {watched.osc}." in ended.said
+    assert f"Clips go out to LSL {OUTLET}-clips, {OUTLET}-condition." in ended.output
+    assert f"Clips go out to OSC {watched.osc}." in ended.output
     written = [_key(clip) for clip in ended.clips]
     # On a slow machine, the client may join after the first clips.
     assert watched.clips

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.session.work_queue import Turns
+from streaming.session.work_queue import FairQueue
 
 # What a chunk of EEG and a volume cost the main thread, s, and how often a chunk comes.
 CHUNK_S = 0.002
@@ -28,7 +28,7 @@ class Taker:
     waited: list[float] = field(default_factory=list)
 
     def run(self, seconds: float) -> "Taker":
-        turns = Turns()
+        turns = FairQueue()
         stop = self.now + seconds
         chunks = [self.now + n * EVERY_S for n in range(round(seconds / EVERY_S))]
         brought = sorted(
@@ -95,7 +95,7 @@ def test_each_line_keeps_its_order() -> None:
 
 
 def test_the_oldest_of_all_that_waits_is_known() -> None:
-    turns = Turns()
+    turns = FairQueue()
     assert turns.oldest == math.inf
     for arrived_at, volume in ((9.0, False), (10.0, False), (8.5, True), (8.0, True), (math.inf, False)):
         turns.leave(list, arrived_at, volume=volume, timeout=0)
@@ -107,12 +107,12 @@ def test_the_oldest_of_all_that_waits_is_known() -> None:
 
 
 def test_without_anything_waiting_there_is_no_next_action() -> None:
-    assert Turns().take(timeout=0) is None
+    assert FairQueue().take(timeout=0) is None
 
 
 @pytest.mark.parametrize(("volume", "capacity"), [(True, 64), (False, 256)])
 def test_a_full_line_takes_no_more_and_the_other_does(volume: bool, capacity: int) -> None:
-    turns = Turns()
+    turns = FairQueue()
     for _ in range(capacity):
         assert turns.leave(list, 0.0, volume=volume, timeout=0)
     assert not turns.leave(list, 0.0, volume=volume, timeout=0)
@@ -122,7 +122,7 @@ def test_a_full_line_takes_no_more_and_the_other_does(volume: bool, capacity: in
 
 @given(st.lists(st.booleans(), max_size=40))
 def test_whatever_is_left_is_taken_once_and_in_order(brought: list[bool]) -> None:
-    turns = Turns()
+    turns = FairQueue()
     took: list[int] = []
     for number, volume in enumerate(brought):
         assert turns.leave(lambda n=number: took.append(n), 0.0, volume=volume, timeout=0)

@@ -28,7 +28,7 @@ def films(count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, 2, 64, 96, 3)).astype(np.uint8)
 
 
-def told(folder: Path, rows: list[str], bundle: Bundle) -> Truth:
+def truth_of(folder: Path, rows: list[str], bundle: Bundle) -> Truth:
     """A truth of events alone."""
     path = folder / "events.tsv"
     path.write_text("\n".join([HEAD, *rows]) + "\n")
@@ -36,7 +36,7 @@ def told(folder: Path, rows: list[str], bundle: Bundle) -> Truth:
 
 
 def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> None:
-    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
+    truth = truth_of(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
     archive = Archive(tmp_path / "kept")
     true = films(8)
     blind = films(9)[8]
@@ -55,7 +55,7 @@ def test_twins_are_scored_by_their_own_clips(bundle: Bundle, tmp_path: Path) -> 
 
 
 def test_clips_stand_beside_what_their_colours_alone_say(bundle: Bundle, tmp_path: Path) -> None:
-    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
+    truth = truth_of(tmp_path, [f"{4 * k}\t4\tshot" for k in range(8)], bundle)
     archive = Archive(tmp_path / "kept")
     # Four levels of grey, each with a bright half on the left and on the right.
     true = np.zeros((8, 2, 64, 96, 3), np.uint8)
@@ -78,7 +78,7 @@ def test_clips_stand_beside_what_their_colours_alone_say(bundle: Bundle, tmp_pat
 
 
 def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle, tmp_path: Path) -> None:
-    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
+    truth = truth_of(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
     archive = Archive(tmp_path / "kept")
     true = films(24)
     for k in range(24):
@@ -98,7 +98,7 @@ def test_each_confidence_is_held_against_the_clip_it_was_said_of(bundle: Bundle,
 
 
 def test_a_confidence_is_held_against_the_share_of_2_way_comparisons(bundle: Bundle, tmp_path: Path) -> None:
-    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
+    truth = truth_of(tmp_path, [f"{4 * k}\t4\tshot" for k in range(24)], bundle)
     archive = Archive(tmp_path / "kept")
     true = films(24)
     for k in range(24):
@@ -125,7 +125,7 @@ def _wins_of(true: np.ndarray) -> list[float]:
 def test_curves_are_of_twenty_clips_or_more_that_have_a_confidence(
     sure: int, bundle: Bundle, tmp_path: Path
 ) -> None:
-    truth = told(tmp_path, [f"{4 * k}\t4\tshot" for k in range(sure + 3)], bundle)
+    truth = truth_of(tmp_path, [f"{4 * k}\t4\tshot" for k in range(sure + 3)], bundle)
     archive = Archive(tmp_path / "kept")
     for k, true in enumerate(films(sure + 3)):
         archive.add(window(k), Clip(true, LATENT, None, 0, 0.9 if k >= 3 else None), true)
@@ -135,7 +135,7 @@ def test_curves_are_of_twenty_clips_or_more_that_have_a_confidence(
 
 
 def test_two_clips_can_be_told_apart_and_one_cannot(bundle: Bundle, tmp_path: Path) -> None:
-    truth = told(tmp_path, ["0\t4\tshot", "4\t4\tshot"], bundle)
+    truth = truth_of(tmp_path, ["0\t4\tshot", "4\t4\tshot"], bundle)
     archive = Archive(tmp_path / "kept")
     for k, true in enumerate(films(2)):
         assert sections(truth, archive, bundle)["accuracy"]["identification_2way"] is None
@@ -156,11 +156,11 @@ def test_categories_are_judged_where_the_pictures_were(tmp_path: Path) -> None:
         scores = dict.fromkeys(LABELS, 0.2) | {name: 0.6}
         archive.add(window(k), Clip(films(1)[0], LATENT, scores, 0), None)
     corrected, plain = (
-        sections(told(tmp_path, rows, variant), archive, variant)["accuracy"]["classification_top1"]
+        sections(truth_of(tmp_path, rows, variant), archive, variant)["accuracy"]["classification_top1"]
         for variant in (lagging, labelled)
     )
     archive.close()
-    truth = told(tmp_path, rows, lagging)
+    truth = truth_of(tmp_path, rows, lagging)
     assert [truth.category(window(k)) for k in range(6)] == categories
     assert (corrected["value"], corrected["n"]) == (1, 6)
     assert (plain["value"], plain["n"]) == (pytest.approx(3 / 5), 5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdecode.disk.folders import held
+from rtdecode.disk.folders import locked
 from rtdecode.disk.recording import RecordingWriter, holds_data, session_of
 from rtdecode.errors import UsageError
 from rtdecode.types import Trigger
@@ -139,7 +139,7 @@ def test_a_folder_of_a_session_that_was_killed_says_so(out: Path, capsys: pytest
     with refused(UsageError, "session-without-report", folder=out) as caught:
         run(out, None)
     assert "was killed before it could end, and the 2 clips" in str(caught.value)
-    with held(out, "--out", "session 1"), refused(UsageError, "session-without-report") as caught:
+    with locked(out, "--out", "session 1"), refused(UsageError, "session-without-report") as caught:
         run(out, None)
     assert "session 1 (process" in str(caught.value)
     # A session whose report lies elsewhere, and that has ended, was not killed.

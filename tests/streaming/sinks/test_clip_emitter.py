@@ -17,7 +17,7 @@ from rtdecode.errors import OutputError, RtDecodeError
 from rtdecode.types import Window
 from streaming.decode.deadline import Cost, Job, StepChooser
 from streaming.decode.decoder import Decoded, Decoder
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.clips import ClipSink
 from streaming.sinks.film import FilmSink
 from streaming.sinks.session_folder import ARCHIVE, prepare
@@ -31,7 +31,7 @@ from tests.streaming.windows import window
 FITTED = {"fitted_on": "a held-out run"}
 
 
-Session = tuple[Emitter, dict[str, Any], list[dict[str, Any]]]
+Session = tuple[ClipEmitter, dict[str, Any], list[dict[str, Any]]]
 
 
 class Clock:
@@ -78,7 +78,7 @@ def test_a_window_that_gives_no_numbers_is_skipped_and_said(bundle: Bundle, tmp_
     assert "window 1 of run 0 has no clip" in note
 
 
-def opened(bundle: Bundle, folder: Path, **how: Any) -> Emitter:
+def opened(bundle: Bundle, folder: Path, **how: Any) -> ClipEmitter:
     """An output into `folder`/out; the truth is what lies in `folder`/truth."""
     clock = Clock()
     out = folder / "out"

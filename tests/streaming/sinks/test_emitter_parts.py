@@ -16,7 +16,7 @@ from rtdecode.errors import OutputError
 from rtdecode.types import Window
 from streaming.decode.deadline import Cost, Job, StepChooser
 from streaming.decode.decoder import Decoded, GivenUpError
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.sinks.clip_record import ClipOrigin, clip_record, durations, eeg_source
 from streaming.sinks.clip_tally import ClipTally
 from streaming.sinks.clip_writer import ClipWriter
@@ -289,7 +289,7 @@ class Bench:
             lambda record, _: self.emitted.append(record["clip"]),
         )
         decoder = SimpleNamespace(ask=self._ask, news=list, away_since=None)
-        self.emitter = Emitter(
+        self.emitter = ClipEmitter(
             cast("Any", decoder),
             StepChooser(Cost(0.1, 0.1, 0.1), 4),
             writer,

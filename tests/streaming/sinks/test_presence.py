@@ -17,7 +17,7 @@ from rtdecode.types import Presence
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.sinks import report
-from streaming.sinks.clip_emitter import Emitter
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.sinks.film import FilmSink
 from streaming.sinks.presence import PresenceLog, mean_odds
 from streaming.status import Status
@@ -42,7 +42,7 @@ BOTH = {"eeg": 0.9, "fmri": 0.9}
 Final = tuple[Presence, Mapping[str, float | None] | None]
 
 
-def heard(*finals: Final) -> tuple[PresenceLog, list[tuple[float, str]]]:
+def presence_log(*finals: Final) -> tuple[PresenceLog, list[tuple[float, str]]]:
     """Follow finals every 4 s; return the log, and each sentence with the start of its final."""
     log = PresenceLog(BRAIN)
     sentences = [
@@ -55,7 +55,7 @@ def heard(*finals: Final) -> tuple[PresenceLog, list[tuple[float, str]]]:
 
 def followed(*finals: Presence) -> tuple[PresenceLog, dict[float, str]]:
     """Follow finals of which each modality is read."""
-    log, sentences = heard(*((presence, BOTH) for presence in finals))
+    log, sentences = presence_log(*((presence, BOTH) for presence in finals))
     return log, dict(sentences)
 
 
@@ -111,33 +111,33 @@ def test_the_kind_of_a_spell_is_that_of_all_its_finals() -> None:
 
 def test_a_modality_that_is_not_read_is_named() -> None:
     noisy = {"eeg": 0.0, "fmri": 0.98}
-    log, spoken = heard(*[(SURE, BOTH)] * 2, *[(BLANK, noisy)] * 9, *[(SURE, BOTH)] * 5)
+    log, spoken = presence_log(*[(SURE, BOTH)] * 2, *[(BLANK, noisy)] * 9, *[(SURE, BOTH)] * 5)
     sentences = [sentence for _, sentence in spoken]
     assert sentences[0].startswith("EEG: nothing readable since 8.0 s of the session; the volumes are read.")
     assert sentences[1].startswith("No readable brain has been seen since 8.0 s")
     assert sentences[2] == "EEG: readable again since 44.0 s of the session."
     assert section(log)["gone_by"] == {"eeg": [{"from_s": 8.0, "to_s": 44.0}], "fmri": []}
     neither = {"eeg": 0.0, "fmri": 0.0}
-    sentences = [sentence for _, sentence in heard(*[(BLANK, neither)] * 5)[1]]
+    sentences = [sentence for _, sentence in presence_log(*[(BLANK, neither)] * 5)[1]]
     assert [words.split(".")[0] for words in sentences] == [
         "EEG: nothing readable since 0",
         "fMRI: nothing readable since 0",
     ]
     assert not any("are read" in words or "is read" in words for words in sentences)
-    ((_, sentence),) = heard(*[(SURE, {"eeg": 0.0, "fmri": None})] * 5)[1]
+    ((_, sentence),) = presence_log(*[(SURE, {"eeg": 0.0, "fmri": None})] * 5)[1]
     assert "are read" not in sentence, "there are no volumes"
 
 
 def test_one_modality_is_of_this_participant_and_no_brain() -> None:
     alone = {"eeg": None, "fmri": 0.9}
-    _, spoken = heard(*[(BLANK, alone)] * 9, *[(SURE, alone)] * 9)
+    _, spoken = presence_log(*[(BLANK, alone)] * 9, *[(SURE, alone)] * 9)
     sentences = [sentence for _, sentence in spoken]
     assert sentences[0].startswith("No signals of this participant have been seen since 0.0 s")
     assert sentences[1] == "Signals of this participant have been seen again since 36.0 s of the session."
 
 
 def test_a_bundle_that_tells_no_modalities_apart_says_so_once() -> None:
-    _, spoken = heard(*[(SURE, None)] * 3)
+    _, spoken = presence_log(*[(SURE, None)] * 3)
     ((start_s, sentence),) = spoken
     assert start_s == 0
     assert "brain_by is null" in sentence
@@ -193,7 +193,7 @@ def test_values_that_are_no_probabilities_are_refused(bundle: Bundle, tmp_path: 
         Decoder(other)
 
 
-Session = tuple[Emitter, list[str], list[dict[str, Any]]]
+Session = tuple[ClipEmitter, list[str], list[dict[str, Any]]]
 
 
 def emitted(bundle: Bundle, folder: Path) -> Session:
@@ -235,7 +235,7 @@ def test_a_session_records_and_tells_what_its_finals_hold(session: Session) -> N
     assert brain_section["gone"] == [{"from_s": 8.0, "to_s": 28.0, "kind": "neither"}]
 
 
-def reported(bundle: Bundle, output: Emitter) -> report.Report:
+def reported(bundle: Bundle, output: ClipEmitter) -> report.Report:
     return report.build(
         "s",
         bundle,

@@ -26,9 +26,9 @@ from streaming import client
 from streaming.client import SOURCE, Clips, SentClip, parse
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
-from streaming.sinks.clip_emitter import Emitter, open_emitter
+from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
 from streaming.sinks.outlets import ClipOutlets
-from streaming.sinks.publishers import Outputs, open_outputs
+from streaming.sinks.publishers import Publishers, open_outputs
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
 from tests.refusals import refused
@@ -92,7 +92,7 @@ def until(is_done: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
+def emitter(bundle: Bundle, out: Path, outputs: Publishers, **how: Any) -> ClipEmitter:
     """An emitter as a session has it, with these outputs."""
     prepare(out, overwrite=False)
     decoder = Decoder(bundle, time.monotonic, tell_condition=True)
@@ -101,7 +101,7 @@ def emitter(bundle: Bundle, out: Path, outputs: Outputs, **how: Any) -> Emitter:
     return open_emitter(out, "s", bundle, decoder, truth, time.monotonic, on_emitted=outputs.send, **options)
 
 
-def emit(output: Emitter, *revisions: str) -> None:
+def emit(output: ClipEmitter, *revisions: str) -> None:
     """Decode a window of each revision."""
     for k, revision in enumerate(revisions):
         fmri = revision != "preview"
@@ -117,11 +117,11 @@ def inlet(stream: str) -> pylsl.StreamInlet:
     """Read a stream of this machine from now on."""
     streams: list[pylsl.StreamInfo] = []
 
-    def there() -> bool:
+    def is_found() -> bool:
         streams.extend(candidate for candidate in pylsl.resolve_streams(0.2) if candidate.name() == stream)
         return bool(streams)
 
-    until(there)
+    until(is_found)
     opened = pylsl.StreamInlet(streams[0])
     opened.open_stream(timeout=_LIMIT_S)
     return opened
@@ -145,7 +145,7 @@ def pull(opened: pylsl.StreamInlet) -> tuple[Any, float]:
     return sample, stamp
 
 
-def told(receiver: socket.socket) -> tuple[str, list[Any]]:
+def next_message(receiver: socket.socket) -> tuple[str, list[Any]]:
     """The address and the arguments of the next OSC message."""
     message = OscMessage(receiver.recv(65536))
     return message.address, list(message.params)
@@ -238,7 +238,7 @@ def test_osc_says_the_same(plain: Bundle, labelled: Bundle, tmp_path: Path, rece
     output = emitter(plain, tmp_path / "plain", outputs)
     emit(output, "final")
     (line,) = lines(tmp_path / "plain")
-    path, values = told(receiver)
+    path, values = next_message(receiver)
     assert path == "/rtdecode/clip"
     assert values[:2] == [0, "final"]
     expected = [0.0, 4.0, line["confidence"], line["brain"]]
@@ -251,9 +251,9 @@ def test_osc_says_the_same(plain: Bundle, labelled: Bundle, tmp_path: Path, rece
     output = emitter(labelled, tmp_path / "labelled", outputs)
     emit(output, "final")
     (line,) = lines(tmp_path / "labelled")
-    _, values = told(receiver)
+    _, values = next_message(receiver)
     assert values[4:6] == [-1, -1], "neither is told by this bundle"
-    path, values = told(receiver)
+    path, values = next_message(receiver)
     assert path == "/rtdecode/scores"
     assert values[::2] == LABELS
     assert values[1::2] == pytest.approx(list(line["scores"].values()), abs=1e-6)
@@ -267,13 +267,13 @@ def test_an_output_that_fails_is_named_once_and_the_others_go_on(
     # To the address of all machines, the kernel lets no datagram out unasked.
     gone = open_outputs(None, "255.255.255.255:9", plain.manifest)
     reachable = open_outputs(None, f"127.0.0.1:{receiver.getsockname()[1]}", plain.manifest)
-    outputs = Outputs([*gone._outputs, *reachable._outputs])
+    outputs = Publishers([*gone._outputs, *reachable._outputs])
     output = emitter(plain, tmp_path / "out", outputs)
     emit(output, "final", "final", "final")
     (note,) = outputs.notes()
     assert "could not be sent to OSC 255.255.255.255:9 (" in note
     assert outputs.notes() == []
-    assert [told(receiver)[1][0] for _ in range(3)] == [0, 1, 2]
+    assert [next_message(receiver)[1][0] for _ in range(3)] == [0, 1, 2]
     assert len(lines(tmp_path / "out")) == 3
     output.close()
     outputs.close()

@@ -81,7 +81,7 @@ def test_a_film_that_cannot_be_read_is_given_up_with_one_reason(tmp_path: Path) 
     truth = Truth(tmp_path / "truth", make_bundle(tmp_path / "bundle"))
     assert truth.clip(window(0)) is None
     assert str(tmp_path / "truth") in truth.fault
-    assert not truth.known
+    assert not truth.has_events
     assert truth.events() == []
     truth.copy_to(tmp_path / "kept")
     assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["events.tsv", "film.mp4"]

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from streaming.sources.folder.volume_assembler import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, VolumeAssembler
 from streaming.sources.formats.image import Moments, Plane
 
 STEP = 3.0
@@ -51,17 +51,17 @@ class Scan:
         ]
 
 
-def at(seconds: float) -> Moments:
+def moments_at(seconds: float) -> Moments:
     """A file that came and was read at one time."""
     return Moments(seconds, seconds, seconds)
 
 
-def pushed(stacks: Stacks, planes: list[tuple[str, Plane]], now_at: float = 0.0) -> list[Stacked]:
+def pushed(stacks: VolumeAssembler, planes: list[tuple[str, Plane]], now_at: float = 0.0) -> list[Stacked]:
     """All volumes that some slices complete, coming 1 ms apart."""
     return [
         volume
         for count, (name, plane) in enumerate(planes)
-        for volume in stacks.push(plane, name, at(now_at + count / 1000))
+        for volume in stacks.push(plane, name, moments_at(now_at + count / 1000))
     ]
 
 

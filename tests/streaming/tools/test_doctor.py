@@ -24,7 +24,7 @@ Make = Callable[[int], np.ndarray]
 def findings(
     capsys: pytest.CaptureFixture[str], *args: object, **options: object
 ) -> tuple[int, dict[str, dict]]:
-    code = doctor.run(doctor.Asked(*args, **options), as_json=True)  # type: ignore[arg-type]
+    code = doctor.run(doctor.CheckOptions(*args, **options), as_json=True)  # type: ignore[arg-type]
     return code, {f["subject"]: f for f in json.loads(capsys.readouterr().out)}
 
 

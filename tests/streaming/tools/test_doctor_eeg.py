@@ -8,7 +8,7 @@ import pytest
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.types import EegChunk, Montage
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import Finding
 from streaming.tools.doctor_eeg import findings
 
@@ -26,7 +26,9 @@ def cap(bundle: Bundle, sfreq: float = 500.0, without: int = 0) -> Montage:
     return Montage(tuple(bundle.manifest.eeg.channels[without:]), sfreq)
 
 
-def heard(montage: Montage, true_hz: float, spread_uv: float = 40.0, notes: tuple[str, ...] = ()) -> Heard:
+def capture(
+    montage: Montage, true_hz: float, spread_uv: float = 40.0, notes: tuple[str, ...] = ()
+) -> EegCapture:
     """Noise that comes at a rate of its own, stamped as it arrives."""
     rng = np.random.default_rng(0)
     size = round(CHUNK_S * true_hz)
@@ -35,30 +37,30 @@ def heard(montage: Montage, true_hz: float, spread_uv: float = 40.0, notes: tupl
         data = rng.normal(0, spread_uv, (len(montage.channels), size)).astype(np.float32)
         stamps = 100.0 + (n * size + np.arange(size)) / true_hz
         chunks.append(EegChunk(data, stamps, 100.0 + (n + 1) * CHUNK_S))
-    return Heard(montage, list(chunks), True, "LSL stream 'EEG'", list(notes))
+    return EegCapture(montage, list(chunks), True, "LSL stream 'EEG'", list(notes))
 
 
-def judged(bundle: Bundle, what: Heard) -> dict[str, Finding]:
+def judged(bundle: Bundle, what: EegCapture) -> dict[str, Finding]:
     assert bundle.manifest.eeg is not None
     return {finding.subject: finding for finding in findings(what, bundle, bundle.manifest.eeg)}
 
 
-def spoiled(what: Heard, spoil: Callable[[np.ndarray], None]) -> Heard:
+def spoiled(what: EegCapture, spoil: Callable[[np.ndarray], None]) -> EegCapture:
     for chunk in what.chunks:
         spoil(chunk.data)
     return what
 
 
 def test_what_fits_passes(phantom: Bundle) -> None:
-    by_subject = judged(phantom, heard(cap(phantom), 500.0))
+    by_subject = judged(phantom, capture(cap(phantom), 500.0))
     assert {finding.state for finding in by_subject.values()} == {"ok"}, by_subject
 
 
 def test_channels_that_are_not_there_are_interpolated_or_refused(phantom: Bundle) -> None:
-    three_missing = judged(phantom, heard(cap(phantom, without=3), 500.0))["cap"]
+    three_missing = judged(phantom, capture(cap(phantom, without=3), 500.0))["cap"]
     assert three_missing.state == "note"
     assert "61 of the bundle's 64 channels; Fp1, Fpz, Fp2 would be interpolated" in three_missing.found
-    many = judged(phantom, heard(cap(phantom, without=20), 500.0))["cap"]
+    many = judged(phantom, capture(cap(phantom, without=20), 500.0))["cap"]
     assert many.state == "bad"
     assert "20 of them" in many.found
 
@@ -74,7 +76,7 @@ def test_channels_that_are_not_there_are_interpolated_or_refused(phantom: Bundle
 def test_a_rate_that_is_not_the_declared_one_or_too_low(
     phantom: Bundle, declared: float, true: float, message: str
 ) -> None:
-    rate = judged(phantom, heard(cap(phantom, declared), true))["rate"]
+    rate = judged(phantom, capture(cap(phantom, declared), true))["rate"]
     assert rate.state == "bad"
     assert message in rate.found
     assert rate.advice.startswith("set the")
@@ -82,12 +84,12 @@ def test_a_rate_that_is_not_the_declared_one_or_too_low(
 
 @pytest.mark.parametrize("spread_uv", [40e-6, 40e3])
 def test_volts_that_are_called_microvolts_are_told_by_their_level(phantom: Bundle, spread_uv: float) -> None:
-    by_subject = judged(phantom, heard(cap(phantom), 500.0, spread_uv))
+    by_subject = judged(phantom, capture(cap(phantom), 500.0, spread_uv))
     assert by_subject["level"].state == "bad"
 
 
 def test_the_advice_on_a_level_holds_nothing_but_what_to_do(phantom: Bundle) -> None:
-    level = judged(phantom, heard(cap(phantom), 500.0, 40e3))["level"]
+    level = judged(phantom, capture(cap(phantom), 500.0, 40e3))["level"]
     assert level.found.startswith("the EEG's standard deviation in the bundle's band is")
     assert level.advice.startswith("check the unit that the outlet declares")
     assert level.advice.endswith("the amplifier's gain")
@@ -97,7 +99,7 @@ def test_values_that_are_no_numbers_are_counted_and_the_channel_named(phantom: B
     def spoil(data: np.ndarray) -> None:
         data[2, ::2] = np.nan
 
-    by_subject = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))
+    by_subject = judged(phantom, spoiled(capture(cap(phantom), 500.0), spoil))
     assert by_subject["samples"].state == "bad"
     assert by_subject["samples"].found.startswith("50% of the samples")
     assert by_subject["samples"].found.endswith("1 channel: Fp2")
@@ -107,21 +109,21 @@ def test_a_dead_channel_is_named(phantom: Bundle) -> None:
     def spoil(data: np.ndarray) -> None:
         data[8] = 0.0
 
-    level = judged(phantom, spoiled(heard(cap(phantom), 500.0), spoil))["level"]
+    level = judged(phantom, spoiled(capture(cap(phantom), 500.0), spoil))["level"]
     assert level.state == "note"
     assert level.found.endswith("; 1 bad channel: F7")
 
 
 def test_a_unit_that_was_concluded_is_said(phantom: Bundle) -> None:
-    unit = judged(phantom, heard(cap(phantom), 500.0, notes=("taken as volts",)))["unit"]
+    unit = judged(phantom, capture(cap(phantom), 500.0, notes=("taken as volts",)))["unit"]
     assert (unit.state, unit.found) == ("note", "taken as volts")
 
 
 def test_a_stream_that_sends_nothing_is_bad(phantom: Bundle) -> None:
-    silent = Heard(cap(phantom), [], False, "LSL stream 'EEG': 64 EEG channels", [])
+    silent = EegCapture(cap(phantom), [], False, "LSL stream 'EEG': 64 EEG channels", [])
     (finding,) = judged(phantom, silent).values()
     assert finding.state == "bad"
     assert "no sample came" in finding.found
-    stopped = heard(cap(phantom), 500.0)
-    short = Heard(stopped.montage, stopped.items[:5], True, stopped.state, [])
+    stopped = capture(cap(phantom), 500.0)
+    short = EegCapture(stopped.montage, stopped.items[:5], True, stopped.state, [])
     assert judged(phantom, short)["rate"].state == "bad"

@@ -26,16 +26,16 @@ from rtdecode.phantom.body.scanner import head as simulated_head
 from rtdecode.phantom.session import LEAD_IN_S, PhantomSession
 from rtdecode.types import EegChunk, Montage, Trigger, Volume
 from streaming.calibrate import command as calibrate
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl import impedance
 from streaming.tools import doctor_eeg, doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
-from streaming.tools.doctor import Asked
+from streaming.tools.doctor import CheckOptions
 from streaming.tools.preflight_clean import Cleaned, clean
 from tests.refusals import refused
 from tests.streaming.bundles import AFFINE, make_bundle, scan
-from tests.streaming.calibrate.test_command import seen, written
+from tests.streaming.calibrate.test_command import scan_of, written
 from tests.streaming.player import Player
 from tests.streaming.tools.looking import look_only_for
 
@@ -63,18 +63,18 @@ def triggered(starts_s: np.ndarray, began_at: float = 100.0) -> list[Trigger]:
     return [Trigger(began_at + start_s, "R128", began_at + start_s + 0.001) for start_s in starts_s]
 
 
-def heard(
+def capture(
     montage: Montage, data: np.ndarray, triggers: list[Trigger] | None = None, **fields: object
-) -> Heard:
+) -> EegCapture:
     items = sorted([*chunked(data, montage.sfreq), *(triggers or [])], key=lambda item: item.arrived_at)
-    return Heard(montage, items, True, "", [], **fields)  # type: ignore[arg-type]
+    return EegCapture(montage, items, True, "", [], **fields)  # type: ignore[arg-type]
 
 
 # The whole command.
 
 
 def findings(
-    capsys: pytest.CaptureFixture[str], options: Asked, **extra: object
+    capsys: pytest.CaptureFixture[str], options: CheckOptions, **extra: object
 ) -> tuple[int, dict[str, dict[str, str]]]:
     capsys.readouterr()
     code = preflight.run(options, True, **extra)  # type: ignore[arg-type]
@@ -109,7 +109,7 @@ def test_a_scanner_and_an_amplifier_that_run_may_start(
     name = f"preflight-{os.getpid()}-runs"
     look_only_for(name, monkeypatch)
     with playing(name, scans):
-        options = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        options = CheckOptions(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
         code, by_subject = findings(capsys, options, seconds=4.7)
     assert code == 0, by_subject
     assert by_subject["export"]["state"] == "ok"
@@ -136,7 +136,7 @@ def test_volumes_without_triggers_stop_a_run(
     name = f"preflight-{os.getpid()}-unmarked"
     look_only_for(name, monkeypatch)
     with playing(name, scans, marked=False):
-        options = Asked(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
+        options = CheckOptions(name, scans, str(small), out=tmp_path / "out", minutes=1.0)
         code, by_subject = findings(capsys, options, seconds=3.0)
     assert code == 1
     assert by_subject["triggers"]["state"] == "bad"
@@ -156,7 +156,7 @@ def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
     monkeypatch.setattr("sys.stdin", pressed)
     name = f"preflight-{os.getpid()}-eyes"
     look_only_for(name, monkeypatch)
-    options = Asked(name, None, str(small), out=tmp_path / "out", minutes=1.0)
+    options = CheckOptions(name, None, str(small), out=tmp_path / "out", minutes=1.0)
     with playing(name, None):
         code = preflight.run(options, True, seconds=3.0, eyes_closed=True)
     printed = capsys.readouterr()
@@ -168,9 +168,9 @@ def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
 
 def test_nothing_to_listen_to_is_refused() -> None:
     with refused(UsageError, "preflight-source-missing"):
-        preflight.run(Asked(None, None, "phantom"), True)
+        preflight.run(CheckOptions(None, None, "phantom"), True)
     with refused(UsageError, "preflight-eyes-closed-without-eeg"):
-        preflight.run(Asked(None, Path(), "phantom"), True, eyes_closed=True)
+        preflight.run(CheckOptions(None, Path(), "phantom"), True, eyes_closed=True)
 
 
 # The folder.
@@ -212,11 +212,13 @@ def test_what_comes_into_the_folder_says_whether_the_export_works(
 # Triggers and clocks.
 
 
-def silent(triggers: list[Trigger], seconds: float = 20.0, sfreq: float = 5000.0) -> tuple[Heard, Cleaned]:
+def silent(
+    triggers: list[Trigger], seconds: float = 20.0, sfreq: float = 5000.0
+) -> tuple[EegCapture, Cleaned]:
     """Two channels of noise with triggers; the second in units of a whole sample, as on a stim channel."""
     montage = Montage(("O1", "O2"), sfreq)
     data = np.random.default_rng(0).normal(0, 10, (2, int(seconds * sfreq))).astype(np.float32)
-    what = heard(montage, data, triggers)
+    what = capture(montage, data, triggers)
     return what, clean(what, montage, 0.8)
 
 
@@ -278,15 +280,15 @@ def magnet() -> PhantomSession:
 
 
 @pytest.fixture(scope="module")
-def scanned(magnet: PhantomSession) -> tuple[Heard, Cleaned]:
+def scanned(magnet: PhantomSession) -> tuple[EegCapture, Cleaned]:
     """The gradients run from the end of the lead-in on."""
     starts = LEAD_IN_S + magnet.tr_s * np.arange(magnet.volumes)
     data = magnet.eeg()
-    what = heard(magnet.montage, data, triggered(starts[starts < data.shape[1] / FS - 0.1]))
+    what = capture(magnet.montage, data, triggered(starts[starts < data.shape[1] / FS - 0.1]))
     return what, clean(what, magnet.montage, magnet.tr_s)
 
 
-def test_the_drift_is_read_from_the_gradients_themselves(scanned: tuple[Heard, Cleaned]) -> None:
+def test_the_drift_is_read_from_the_gradients_themselves(scanned: tuple[EegCapture, Cleaned]) -> None:
     what, cleaned = scanned
     assert cleaned.gradient is not None
     drift = preflight_sync.by_gradient(cleaned.gradient, FS, 0.8)
@@ -296,21 +298,21 @@ def test_the_drift_is_read_from_the_gradients_themselves(scanned: tuple[Heard, C
     assert finding.found.startswith("not locked: the TR is +")
 
 
-def test_a_heart_is_seen_before_the_gradients_run(scanned: tuple[Heard, Cleaned]) -> None:
+def test_a_heart_is_seen_before_the_gradients_run(scanned: tuple[EegCapture, Cleaned]) -> None:
     finding = preflight_eeg.ecg(scanned[1])
     assert finding.state == "ok", finding
     assert "a minute" in finding.found
 
 
 @pytest.mark.parametrize("spread_uv", [0.0, 5.0, 200.0])
-def test_noise_is_no_heart(spread_uv: float, scanned: tuple[Heard, Cleaned]) -> None:
+def test_noise_is_no_heart(spread_uv: float, scanned: tuple[EegCapture, Cleaned]) -> None:
     noise = np.random.default_rng(2).normal(0, spread_uv, 10_000)
     finding = preflight_eeg.ecg(replace(scanned[1], rate=500.0, ecg=[noise]))
     assert finding.state == "bad", finding
     assert "no heartbeat can be seen" in finding.found
 
 
-def test_without_an_ecg_channel_or_with_reference_channels(scanned: tuple[Heard, Cleaned]) -> None:
+def test_without_an_ecg_channel_or_with_reference_channels(scanned: tuple[EegCapture, Cleaned]) -> None:
     assert preflight_eeg.ecg(replace(scanned[1], ecg=None)).state == "note"
     assert preflight_eeg.ecg(replace(scanned[1], references=True)).found.startswith("not needed")
     assert preflight_eeg.ecg(replace(scanned[1], ecg=[np.zeros(100)])).found.startswith("unknown")
@@ -325,7 +327,7 @@ def test_the_closed_eyes_alpha_is_told_and_its_absence_noted(phantom: Bundle) ->
         for shut in ((), ((-LEAD_IN_S, 10.0),))
     )
     clips = [np.concatenate(list(source.blocks(15)), axis=1) for source in (opened, closed)]
-    both = [heard(session.montage, clip) for clip in clips]
+    both = [capture(session.montage, clip) for clip in clips]
     finding = preflight_eeg.alpha(both[0], both[1], phantom, eeg_input)
     assert finding.state == "ok", finding
     again = preflight_eeg.alpha(both[0], both[0], phantom, eeg_input)
@@ -354,7 +356,7 @@ def test_impedances_of_the_description_count_only_with_a_unit() -> None:
         "impedance_unit": ["", "Ohm", "", "kOhm", "kΩ"],
     }
     impedance_stream = outlet("preflight-impedance", "EEG", described)
-    impedances_kohm = impedance.stated(impedance_stream.get_info())
+    impedances_kohm = impedance.described_impedances(impedance_stream.get_info())
     assert impedances_kohm == {"Fp1": 5.2, "O1": 8.0, "Cz": 31.0}
     finding = preflight_eeg.impedances(impedances_kohm)
     assert (finding.state, finding.found.endswith("too high: Cz (at most 20 kOhm)")) == ("note", True)
@@ -399,7 +401,7 @@ def test_none_sent_is_unknown_and_no_fault() -> None:
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> calibrations.Calibration:
     place = simulated_head(1)
     folder = tmp_path_factory.mktemp("head")
-    scans = written(folder / "scans", [seen(place, np.eye(4), n) for n in range(2)], place.affine)
+    scans = written(folder / "scans", [scan_of(place, np.eye(4), n) for n in range(2)], place.affine)
     calibrate.run(scans, None, folder / "cal", bundle="phantom", volumes=2)
     return calibrations.load(folder / "cal")
 
@@ -410,10 +412,10 @@ def volume(data: np.ndarray, affine: np.ndarray) -> Volume:
 
 def test_a_calibration_of_this_head_fits_and_anothers_does_not(calibrated: calibrations.Calibration) -> None:
     same_head = simulated_head(1)
-    finding = preflight_fmri.head(volume(seen(same_head, np.eye(4), 9), same_head.affine), calibrated)
+    finding = preflight_fmri.head(volume(scan_of(same_head, np.eye(4), 9), same_head.affine), calibrated)
     assert finding.state == "ok", finding
     other = simulated_head(3)
-    finding = preflight_fmri.head(volume(seen(other, np.eye(4), 9), other.affine), calibrated)
+    finding = preflight_fmri.head(volume(scan_of(other, np.eye(4), 9), other.affine), calibrated)
     assert finding.state == "bad", finding
     assert "another participant" in finding.advice
     assert preflight_fmri.head(None, calibrated).state == "note"

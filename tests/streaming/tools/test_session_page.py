@@ -82,13 +82,13 @@ class Closed(HTMLParser):
         assert self.open.pop() == tag
 
 
-def made(folder: Path) -> str:
+def page_html(folder: Path) -> str:
     assert session_page.run(folder, None) == 0
     return (folder / "report.html").read_text()
 
 
 def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(folder: Path) -> None:
-    page = made(folder)
+    page = page_html(folder)
     parser = Closed()
     parser.feed(page)
     assert not parser.open
@@ -97,7 +97,7 @@ def test_the_page_is_whole_and_asks_for_nothing_from_elsewhere(folder: Path) -> 
 
 
 def test_best_median_and_worst_are_the_windows_that_won_so(folder: Path) -> None:
-    page = made(folder)
+    page = page_html(folder)
     captions = re.findall(r"<figcaption>(\w+): clip (\d+) wins (\d+)%", page)
     assert [(word, int(number)) for word, number, _ in captions] == [
         *(("best", n) for n in (11, 10, 9)),
@@ -115,7 +115,7 @@ def test_best_median_and_worst_are_the_windows_that_won_so(folder: Path) -> None
 def test_clips_move_as_fast_as_the_film_does(folder: Path, fps: int) -> None:
     rng = np.random.default_rng(0)
     write_mp4(folder / "film.mp4", rng.integers(0, 256, (HOP * COUNT, 32, 48, 3), np.uint8), fps)
-    data = re.findall(r"data:image/webp;base64,([^\"]+)", made(folder))
+    data = re.findall(r"data:image/webp;base64,([^\"]+)", page_html(folder))
     with Image.open(io.BytesIO(base64.b64decode(data[0]))) as image:
         image.load()
         # Every second frame is shown, for twice as long.
@@ -123,7 +123,7 @@ def test_clips_move_as_fast_as_the_film_does(folder: Path, fps: int) -> None:
 
 
 def test_figures_stand_beside_chance_and_controls(folder: Path) -> None:
-    page = made(folder)
+    page = page_html(folder)
     cells = re.findall(r"<td>([^<]*)</td>", page)
     row = cells[cells.index("identification, 2-way") :][:7]
     assert row == ["identification, 2-way", "0.900", "0.800 to 1.000", "0.500", "0.480", "0.510", str(COUNT)]
@@ -140,23 +140,23 @@ def test_the_units_of_an_interval_stand_beside_it_and_few_are_listed(folder: Pat
     }
     figures["identification_2way"]["interval"] = four_units
     (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
-    page = made(folder)
+    page = page_html(folder)
     assert "<td>4 0.800 0.900 1.000 0.700</td>" in page
     assert "not corrected for their number" in page
     none = {"units": 3, "method": None, "values": None, "reason": "fewer than 4 units", "cut": False}
     figures["identification_2way"] |= {"ci95": None, "interval": none}
     (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
-    page = made(folder)
+    page = page_html(folder)
     assert "no interval: fewer than 4 units" in page
     assert "<td>-</td>" in page
 
 
 def test_a_control_that_was_not_computed_is_a_dash_with_its_reason(folder: Path) -> None:
-    assert "A dash stands for" not in made(folder)
+    assert "A dash stands for" not in page_html(folder)
     figures = report()["accuracy"]
     figures["identification_2way"]["shuffled"] = None
     (folder / "report.json").write_text(json.dumps(report(accuracy=figures)))
-    page = made(folder)
+    page = page_html(folder)
     assert "<td>-</td>" in page
     assert "A dash stands for an interval or a control that the session was too short for" in page
 
@@ -170,16 +170,16 @@ def test_the_methods_say_what_was_done_and_how_it_ended(folder: Path) -> None:
     assert "EEG arrived at 500.0 Hz (1000 samples, 3 gaps)." in methods_text
     assert "0.900 (95 % interval 0.800 to 1.000, chance 0.5, n = 12)" in methods_text
     # What a session says is text, and never markup.
-    assert "stopped by &lt;SIGINT&gt;" in made(folder)
-    assert "40 samples &lt;lost&gt;" in made(folder)
+    assert "stopped by &lt;SIGINT&gt;" in page_html(folder)
+    assert "40 samples &lt;lost&gt;" in page_html(folder)
 
 
 def test_figures_stand_beside_colours_alone(folder: Path) -> None:
-    assert "told mean colour" not in made(folder)
+    assert "told mean colour" not in page_html(folder)
     figure = report()["accuracy"]["identification_2way"]
     baselines = {"null_brain": None, "told_colour": {"identification_2way": figure | {"value": 0.857}}}
     (folder / "report.json").write_text(json.dumps(report(baselines=baselines)))
-    page = made(folder)
+    page = page_html(folder)
     assert "<th>told mean colour</th>" in page
     assert "<td>0.857</td>" in page
     # A session without twins has no figure of the null brain, and says so.
@@ -189,7 +189,7 @@ def test_figures_stand_beside_colours_alone(folder: Path) -> None:
 def test_without_a_truth_clips_from_all_over_are_shown(folder: Path) -> None:
     nothing = report(accuracy=dict.fromkeys(report()["accuracy"]), baselines=None, identified=None, told=None)
     (folder / "report.json").write_text(json.dumps(nothing))
-    page = made(folder)
+    page = page_html(folder)
     assert re.findall(r"<figcaption>clip (\d+)<", page) == ["0", "2", "4", "7", "9", "11"]
     assert "The truth is not known." in page
     assert "this is a replay" in page

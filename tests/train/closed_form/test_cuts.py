@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from train.closed_form.cuts import BINS, TAPS, bins, fit_cuts, told
+from train.closed_form.cuts import BINS, TAPS, bins, cut_probabilities, fit_cuts
 
 FRAMES = 32
 COMPONENTS = 5
@@ -24,7 +24,7 @@ def test_cuts_are_told_at_frames_at_which_none_ever_taught():
     mixed, cuts = watched(rng, 300, late=False)
     fit = fit_cuts(mixed, cuts, np.arange(300) % 3)
     later, true = watched(rng, 100, late=True)
-    odds = told(fit.weights, later)
+    odds = cut_probabilities(fit.weights, later)
     assert np.mean(odds.argmax(1) == true.argmax(1)) > 0.9
     assert odds[true].mean() > 5 * odds[~true].mean()
 
@@ -38,8 +38,8 @@ def test_what_is_told_of_training_windows_is_held_out():
     def gain(probability: np.ndarray) -> float:
         return float(probability[cuts].mean() - probability[~cuts].mean())
 
-    assert abs(gain(fit.told)) < 0.01, "noise tells nothing of cuts that did not teach"
-    assert fit.told.mean() == pytest.approx(cuts.mean(), abs=0.01)
+    assert abs(gain(fit.probabilities)) < 0.01, "noise tells nothing of cuts that did not teach"
+    assert fit.probabilities.mean() == pytest.approx(cuts.mean(), abs=0.01)
 
 
 def test_bins_average_the_samples_of_a_window():

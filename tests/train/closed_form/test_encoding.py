@@ -5,7 +5,7 @@ import pytest
 
 from train.closed_form.encoding import Timing, drawn_to_diagonal, fold_errors, invert, ridge_hat, widened
 from train.closed_form.film_encoding import FilmFeatures, fit_features
-from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
+from train.closed_form.film_space import ClipTargets, Space, SpaceSizes, fit_space
 
 WINDOWS = 120
 WINDOW_S = 4.0
@@ -21,7 +21,7 @@ def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
     sources = rng.normal(size=(WINDOWS, 6))
     latents = (sources @ rng.normal(size=(6, np.prod(SHAPE)))).reshape(WINDOWS, *SHAPE)
     tensor = (sources @ rng.normal(size=(6, 6 * 8 * 2 * 3))).reshape(WINDOWS, 6, 8, 2, 3)
-    clips = Seen(latents.astype(np.float32), tensor.astype(np.float32))
+    clips = ClipTargets(latents.astype(np.float32), tensor.astype(np.float32))
     space = fit_space(clips, SpaceSizes(54, 48), 6)
     features = fit_features(clips, WINDOW_S)
     return space, features, features.series(clips), space.targets(clips)

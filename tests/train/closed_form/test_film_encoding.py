@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.closed_form.film_encoding import FilmFeatures, fit_features
-from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
+from train.closed_form.film_space import ClipTargets, Space, SpaceSizes, fit_space
 
 WINDOWS = 120
 WINDOW_S = 4.0
@@ -19,7 +19,7 @@ def film() -> tuple[Space, FilmFeatures, np.ndarray, np.ndarray]:
     sources = rng.normal(size=(WINDOWS, 6))
     latents = sources @ rng.normal(size=(6, np.prod(SHAPE)))
     tensor = sources @ rng.normal(size=(6, np.prod(TENSOR)))
-    clips = Seen(
+    clips = ClipTargets(
         latents.reshape(WINDOWS, *SHAPE).astype(np.float32),
         tensor.reshape(WINDOWS, *TENSOR).astype(np.float32),
     )
@@ -47,7 +47,9 @@ def test_a_clip_drawn_from_any_targets_has_the_features_that_they_spell(film):
     varied = glimpses[:, 1:, len(space.pictures) :] @ space.variations * space.structure_scale
     tensor = np.moveaxis(varied.reshape(5, TENSOR[1], TENSOR[0], *TENSOR[2:]), 1, 2)
     nothing = space.drawn(np.zeros_like(glimpses), SHAPE[2:])
-    drawn_features = features.series(Seen(latents, tensor)) - features.series(Seen(nothing, 0 * tensor))
+    drawn_features = features.series(ClipTargets(latents, tensor)) - features.series(
+        ClipTargets(nothing, 0 * tensor)
+    )
     spelled = np.einsum("wt,tsf->wsf", targets, features.spelled(space))
     np.testing.assert_allclose(drawn_features.reshape(spelled.shape), spelled, atol=1e-4)
 

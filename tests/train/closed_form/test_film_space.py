@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.closed_form.components import principal_components
-from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space, frames_of
+from train.closed_form.film_space import ClipTargets, Space, SpaceSizes, fit_space, frames_of
 
 CLIPS = 60
 FRAMES = 3
@@ -15,7 +15,7 @@ SIZES = SpaceSizes(PICTURES, VARIATIONS)
 
 
 @pytest.fixture(scope="module")
-def clips() -> Seen:
+def clips() -> ClipTargets:
     """Clips that few numbers describe; the tensor's channels differ a thousandfold."""
     rng = np.random.default_rng(0)
     story = rng.normal(size=(CLIPS, COMPONENTS))
@@ -24,27 +24,29 @@ def clips() -> Seen:
     frames = latents @ rng.normal(size=(PICTURES, 4 * 2 * 3)) + 7
     varied = tensor @ rng.normal(size=(VARIATIONS, 6 * 2 * 3))
     sizes = np.logspace(-3, 0, 6)[:, None, None, None]
-    return Seen(
+    return ClipTargets(
         np.moveaxis(frames.reshape(CLIPS, FRAMES, 4, 2, 3), 1, 2),
         np.moveaxis(varied.reshape(CLIPS, 2, 6, 2, 3), 1, 2) * sizes + 3,
     )
 
 
 @pytest.fixture(scope="module")
-def space(clips: Seen) -> Space:
+def space(clips: ClipTargets) -> Space:
     return fit_space(clips, SIZES, COMPONENTS)
 
 
-def test_a_clip_is_drawn_again_from_its_glimpses(clips: Seen, space: Space) -> None:
+def test_a_clip_is_drawn_again_from_its_glimpses(clips: ClipTargets, space: Space) -> None:
     glimpses = space.glimpses(clips)
     assert glimpses.shape == (CLIPS, FRAMES, PICTURES + VARIATIONS)
-    np.testing.assert_allclose(space.drawn(glimpses, (2, 3)), clips.latents, atol=1e-3)
+    np.testing.assert_allclose(space.draw(glimpses, (2, 3)), clips.latents, atol=1e-3)
     structure = glimpses[:, 1:, PICTURES:] @ space.variations * space.structure_scale + space.structure_mean
     np.testing.assert_allclose(structure, frames_of(clips.structure), atol=1e-3)
     np.testing.assert_array_equal(glimpses[:, 0, PICTURES:], glimpses[:, 1, PICTURES:])
 
 
-def test_glimpses_are_told_by_the_point_whose_components_are_standardised(clips: Seen, space: Space) -> None:
+def test_glimpses_are_told_by_the_point_whose_components_are_standardised(
+    clips: ClipTargets, space: Space
+) -> None:
     points = space.targets(clips)
     assert points.shape == (CLIPS, COMPONENTS)
     np.testing.assert_allclose(points.std(0), 1, rtol=1e-3)
@@ -55,20 +57,20 @@ def test_glimpses_are_told_by_the_point_whose_components_are_standardised(clips:
     np.testing.assert_allclose(space.points(space.led(points)), points, atol=1e-6)
 
 
-def test_what_varies_has_half_the_variance_of_the_pictures(clips: Seen, space: Space) -> None:
+def test_what_varies_has_half_the_variance_of_the_pictures(clips: ClipTargets, space: Space) -> None:
     glimpses = space.glimpses(clips)
     power = glimpses.var((0, 1))
     assert power[:PICTURES].sum() == pytest.approx(1, rel=1e-3)
     assert glimpses[:, 1:, PICTURES:].var((0, 1)).sum() == pytest.approx(0.5, rel=1e-3)
 
 
-def test_no_channel_of_the_tensor_outweighs_the_others(clips: Seen, space: Space) -> None:
+def test_no_channel_of_the_tensor_outweighs_the_others(clips: ClipTargets, space: Space) -> None:
     standard = (frames_of(clips.structure) - space.structure_mean) / space.structure_scale
     power = np.square(standard).reshape(CLIPS, 2, 6, -1).mean((0, 1, 3))
     assert power.max() < 2 * power.min()
 
 
-def test_clips_are_placed_one_by_one_as_together(clips: Seen, space: Space) -> None:
+def test_clips_are_placed_one_by_one_as_together(clips: ClipTargets, space: Space) -> None:
     single = space.targets(clips.part(slice(7, 8)))
     np.testing.assert_allclose(single, space.targets(clips)[7:8])
 

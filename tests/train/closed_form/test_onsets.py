@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.closed_form.cuts import BINS
-from train.closed_form.onsets import fit_onsets, told
+from train.closed_form.onsets import fit_onsets, onset_structure
 
 FRAMES = 32
 COMPONENTS = 5
@@ -39,9 +39,9 @@ def test_shots_are_told_that_begin_where_none_ever_taught() -> None:
         np.arange(400) % 4,
     )
     later, when, true = watched(rng, 100, late=True)
-    predicted = told(fit.weights, later)[np.arange(100), when]
+    predicted = onset_structure(fit.weights, later)[np.arange(100), when]
     assert [np.corrcoef(predicted[:, n], true[:, n])[0, 1] for n in range(VALUES)] > [0.9] * VALUES
-    held_out = fit.told[np.arange(400), onset_frames]
+    held_out = fit.glimpses[np.arange(400), onset_frames]
     assert np.corrcoef(held_out[:, 0], pictures[:, 0])[0, 1] > 0.9
 
 
@@ -52,7 +52,7 @@ def test_what_is_told_of_training_windows_is_held_out() -> None:
     truth = np.repeat(rng.normal(size=(80, 1, VALUES)), 9, axis=1)
     fit = fit_onsets(mixed, cuts, truth, np.arange(80) % 5)
     window, frame = np.nonzero(cuts)
-    predicted = fit.told[window, frame].ravel()
+    predicted = fit.glimpses[window, frame].ravel()
     true = truth[window, 0].ravel()
     assert predicted @ true / len(true) < 0.1, "noise tells nothing of shots that did not teach"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from train.closed_form.tuning import Chosen, Drawn, HeldOutTogether, choose, fit_confidence
+from train.closed_form.tuning import Chosen, HeldOutTogether, TrialClips, choose, fit_confidence
 
 WINDOWS = 40
 BLUR = (1.0, 0.3, 3.0)
@@ -32,12 +32,12 @@ class Noisy:
         self.noise = rng.standard_normal(self.truths.shape)
         self.asked: list[tuple[str, dict[str, float]]] = []
 
-    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+    def draw(self, route: str, settings: Mapping[str, float]) -> TrialClips:
         self.asked.append((route, dict(settings)))
         amount = 600 * self.doubt**2 * settings["blur"] * (1 if route == "both" else 4)
         deviation = self.truths - self.mean_clip + amount[:, None, None, None, None] * self.noise
         clips = np.clip(self.mean_clip + settings["gain"] * deviation, 0, 255)
-        return Drawn(np.rint(clips).astype(np.uint8), self.doubt[:, None])
+        return TrialClips(np.rint(clips).astype(np.uint8), self.doubt[:, None])
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
         return {"contrast": float(clips.std())}
@@ -88,8 +88,8 @@ def test_windows_are_identified_among_those_of_their_session_alone() -> None:
     number = np.arange(WINDOWS) % 2
     means = np.stack([noisy.truths[number == n].mean(0) for n in range(2)]).astype(np.uint8)
 
-    def session_means(route: str, settings: Mapping[str, float]) -> Drawn:
-        return Drawn(means[number], noisy.doubt[:, None])
+    def session_means(route: str, settings: Mapping[str, float]) -> TrialClips:
+        return TrialClips(means[number], noisy.doubt[:, None])
 
     noisy.draw = session_means  # type: ignore[method-assign]
     assert choose(noisy).table[0]["identification_2way"] > 0.6

@@ -14,7 +14,7 @@ from rtdecode.phantom.film.film import FPS, Film
 from tests.refusals import refused
 from train.config import training_films as module
 from train.config.recipe import build, differences, read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.run_files import read_run
 from train.config.training_films import TrainingFilm, training_films
 from train.data.simulated import FilmSessions
@@ -54,8 +54,8 @@ def sessions(films: tuple[TrainingFilm, ...], **changes: object) -> FilmSessions
 
 def test_words_paths_and_folders_are_found(folder: Path) -> None:
     films = training_films(f"natural, {folder},shapes")
-    assert [film.name for film in films if film.drawn] == ["natural", "shapes"]
-    assert {film.name for film in films if not film.drawn} == {"one.mp4", "two.mp4"}
+    assert [film.name for film in films if film.by_seed] == ["natural", "shapes"]
+    assert {film.name for film in films if not film.by_seed} == {"one.mp4", "two.mp4"}
     assert training_films([str(folder / "one.mp4")])[0] in films
 
 
@@ -167,7 +167,7 @@ def test_the_films_of_the_recorded_data_for_choices_are_known(data_root: Path) -
 
 def test_every_film_is_shown_under_every_seed(folder: Path) -> None:
     data = sessions(training_films(f"natural,{folder}"))
-    showings = data.showings(Work(None, 0, Path()))
+    showings = data.showings(RunContext(None, 0, Path()))
     assert [(showing.seed, showing.seconds) for showing in showings] == [(3, 16), (4, 16)] + [
         (3, 12),
         (4, 12),
@@ -180,7 +180,7 @@ def test_every_film_is_shown_under_every_seed(folder: Path) -> None:
 
 
 def test_choices_do_not_rest_on_windows_of_the_same_film(folder: Path) -> None:
-    work = Work(None, 0, Path())
+    work = RunContext(None, 0, Path())
     several = sessions(training_films(f"natural,{folder}")).left_out(work)
     # A session of `natural` is a film of its own; a fixed one is the same under both seeds.
     assert several.tolist() == [0] * 4 + [1] * 4 + [2] * 6 + [3] * 6

@@ -34,7 +34,7 @@ def table(*windows: tuple[str, str, str, bool]) -> WindowTable:
 
 
 @dataclass
-class Held:
+class MemoryDataSet:
     """Columns in memory, each a list with an array for each window."""
 
     windows: WindowTable

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from tests.train.targets.models import clip_tower, words
 from train.data import caption_shifts
 from train.data.__main__ import main
@@ -40,17 +40,17 @@ def stored(data: Any, out: Path, **targets: Any) -> Path:
     return out
 
 
-def captioned_set(runs: int = 2, windows: int = 60, copies: int = 1) -> Held:
+def captioned_set(runs: int = 2, windows: int = 60, copies: int = 1) -> MemoryDataSet:
     rows = [
         (f"sub-{subject}", f"run-{run:02d}", f"{run:02d}-{n:03d}", False)
         for subject in range(copies)
         for run in range(runs)
         for n in range(windows)
     ]
-    return Held(table(*rows), {"captions": [f"{title} is described" for _, _, title, _ in rows]})
+    return MemoryDataSet(table(*rows), {"captions": [f"{title} is described" for _, _, title, _ in rows]})
 
 
-def vectors(seed: int, data: Held, noise: float = 1.5) -> tuple[NDArray[Any], NDArray[Any]]:
+def vectors(seed: int, data: MemoryDataSet, noise: float = 1.5) -> tuple[NDArray[Any], NDArray[Any]]:
     """Draw embeddings of frames (title, 2, feature) and of true captions (title, feature).
 
     Clips have scenes, so that neighbours are alike, and the two kinds lie apart, as with CLIP.
@@ -64,7 +64,7 @@ def vectors(seed: int, data: Held, noise: float = 1.5) -> tuple[NDArray[Any], ND
     return frames, texts
 
 
-def shift_of(data: Held, frames: NDArray[Any], texts: NDArray[Any], out: Path) -> CaptionShift:
+def shift_of(data: MemoryDataSet, frames: NDArray[Any], texts: NDArray[Any], out: Path) -> CaptionShift:
     return caption_shift(data, stored(data, out, image=embedded(frames), text=embedded(texts)))
 
 

@@ -23,13 +23,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
+def json_report(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
     assert main([*map(str, arguments), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_it_says_what_there_is_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = told(capsys, folder)
+    report = json_report(capsys, folder)
     assert report["layout"] == "cinebrain"
     assert report["columns"] == ["eeg", "fmri", "clips", "captions"]
     assert report["subjects"] == [
@@ -68,10 +68,10 @@ def test_it_says_the_same_in_words(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_subjects_tests_and_validation_are_chosen(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = told(capsys, folder, "subjects=1", "test=run-01", "validation=1")
+    report = json_report(capsys, folder, "subjects=1", "test=run-01", "validation=1")
     assert [subject["subject"] for subject in report["subjects"]] == ["sub-0001"]
     assert (report["split"]["train"], report["split"]["validation"], report["split"]["test"]) == (6, 2, 2)
-    both = told(capsys, folder, "test=sub-0001/run-01", "validation=sub-0001/run-02")
+    both = json_report(capsys, folder, "test=sub-0001/run-01", "validation=sub-0001/run-02")
     # The other subject saw the same clips of season 7.
     assert (both["split"]["validation"], both["split"]["left_out"]) == (2, 3)
 
@@ -80,14 +80,14 @@ def test_statistics_are_written_once_and_checked_for_the_test_ever_after(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "statistics.npz"
-    report = told(capsys, folder, f"statistics={path}")
+    report = json_report(capsys, folder, f"statistics={path}")
     assert report["scaling"]["sub-0001"] == {"eeg": "one map", "fmri": "one map"}
     assert report["leaks"] == []
     assert report["not_looked_for"][0] == "near-duplicate clips (near=yes)"
     assert len(standard.read(path)["sub-0001"].windows) == 6
     data = opened(folder)
     standard.write(path, standard.statistics(data, np.arange(len(data.windows))))
-    leaks = told(capsys, folder, f"statistics={path}")["leaks"]
+    leaks = json_report(capsys, folder, f"statistics={path}")["leaks"]
     assert [leak["kind"] for leak in leaks] == ["test window in the statistics"] * 2
     assert len(leaks[0]["names"]) == 4
 
@@ -108,7 +108,7 @@ def test_near_duplicates_are_looked_for_where_that_is_asked_for(
     release.write(tmp_path, ["sub-0001"], eeg=False, unpacked=True)
     videos = tmp_path / "videos"
     (videos / "004861.mp4").write_bytes((videos / "000271.mp4").read_bytes())
-    report = told(capsys, tmp_path, "near=yes")
+    report = json_report(capsys, tmp_path, "near=yes")
     [leak] = report["leaks"]
     assert leak["names"] == ["004861"]
     assert "004861 like 000271" in leak["says"]
@@ -117,7 +117,7 @@ def test_near_duplicates_are_looked_for_where_that_is_asked_for(
 
 def test_data_without_a_test_have_no_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release.write(tmp_path, ["sub-0001"], [0, 1], eeg=False, films=False)
-    report = told(capsys, tmp_path)
+    report = json_report(capsys, tmp_path)
     assert report["split"] is None
     assert report["leaks"] == []
     assert report["not_looked_for"][0] == "all that concerns a test, because there is none (test=RUNS)"

@@ -9,7 +9,7 @@ import pytest
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
-from tests.train.data.test_set_windows import held, opened
+from tests.train.data.test_set_windows import opened, random_data_set
 from train.data import leaks
 from train.data.__main__ import main
 from train.data.examined import examined
@@ -58,7 +58,7 @@ def test_a_shift_is_looked_for_where_that_is_asked_for(folder: Path, capsys) -> 
 
 
 def test_a_shift_that_is_told_is_a_fault() -> None:
-    data = held(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
+    data = random_data_set(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
     split = opened(data, ["run-2"]).split
     described = Shift("A", "fmri", 200, 3, 2.4, 0.3, 0.2, 0.4, 0.1)
     untold = Shift("A", "eeg", 200, 1, 0.8, 0.1, -0.1, 0.2, 0.1)
@@ -89,7 +89,7 @@ def test_a_number_without_a_place_in_single_precision_is_refused(folder: Path) -
 
 def test_a_training_says_what_was_found_and_looked_for() -> None:
     rows = [("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)]
-    data = held(*rows)
+    data = random_data_set(*rows)
     plain = opened(data, ["run-2"]).taught().manifest.provenance["told"]
     assert plain[-2].startswith("Nothing was found. Looked for: ")
     assert plain[-1].startswith("Not looked for: near-duplicate clips")
@@ -105,7 +105,7 @@ def test_a_training_says_what_was_found_and_looked_for() -> None:
 
 def test_what_is_said_of_one_subject_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics of the training runs and the signals of all runs may say the same."""
-    data = held(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
+    data = random_data_set(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
     leak = leaks.Leak("scaled run by run", ("A",), "so")
     monkeypatch.setattr(leaks, "found", lambda *_: [leak])
     monkeypatch.setattr("train.data.signal_checks.centred_by_runs", lambda *_: [leak])

@@ -9,7 +9,7 @@ import pytest
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data import leaks, splits, standard
 from train.data.near_duplicates import Pair
 from train.data.sets.opening import opened
@@ -17,25 +17,27 @@ from train.data.sets.opening import opened
 DRAWS = np.random.default_rng(0)
 
 
-def two() -> Held:
+def two() -> MemoryDataSet:
     """Two subjects with three runs of two windows; the last run is for testing."""
     windows = table(
         *((s, f"run-{run}", f"{run}{n}", run == 2) for s in ("A", "B") for run in range(3) for n in range(2))
     )
-    return Held(windows, {"fmri": DRAWS.normal(size=(12, 5, 3)), "eeg": DRAWS.normal(size=(12, 2, 8))})
+    return MemoryDataSet(
+        windows, {"fmri": DRAWS.normal(size=(12, 5, 3)), "eeg": DRAWS.normal(size=(12, 2, 8))}
+    )
 
 
 def test_nothing_is_found_where_nothing_leaks() -> None:
     data = two()
     split = splits.released(data.windows, 1)
-    assert leaks.found(data, split, standard.statistics(data, split.train)) == []
+    assert leaks.find_leaks(data, split, standard.statistics(data, split.train)) == []
 
 
 def test_a_window_of_the_test_in_the_statistics() -> None:
     data = two()
     split = splits.released(data.windows)
     rows = np.append(split.train, split.test[-1])
-    [leak] = leaks.found(data, split, standard.statistics(data, rows))
+    [leak] = leaks.find_leaks(data, split, standard.statistics(data, rows))
     assert leak.kind == "test window in the statistics"
     assert leak.names == ("B/run-2/21@4s",)
     assert "The statistics of B rest on 1 windows of the test (B/run-2/21@4s)." in leak.says
@@ -47,7 +49,7 @@ def test_runs_that_were_scaled_by_themselves() -> None:
     volumes = (volumes - volumes.mean(1, keepdims=True)) / volumes.std(1, keepdims=True)
     data.values = {"fmri": volumes.reshape(12, 5, 3)}
     split = splits.released(data.windows)
-    warnings = leaks.found(data, split, standard.statistics(data, split.train))
+    warnings = leaks.find_leaks(data, split, standard.statistics(data, split.train))
     assert [(leak.kind, leak.names) for leak in warnings] == [
         ("scaled run by run", ("A",)),
         ("scaled run by run", ("B",)),

@@ -13,14 +13,14 @@ from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from tests.refusals import refused
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.closed_form.ridge import fit_ridge
 from train.data.look_ahead import look_ahead
 from train.data.set_windows import SetWindows
 from train.data.sets import set_node
 from train.data.sets.set_node import DataSetWindows
 from train.evaluation.held_out_runs import HeldOutRuns
-from train.evaluation.result import Request, shown
+from train.evaluation.result import Request, make_decode
 from train.interface.system import Trained
 from train.models.ridge.system import PatchRidge
 
@@ -34,7 +34,7 @@ def volumes_of(series: NDArray[np.float64], count: int) -> list[NDArray[np.float
     return [*series.reshape(-1, count, series.shape[1]).astype(np.float32)]
 
 
-def runs(volumes_each: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
+def runs(volumes_each: int = 1, *, later: int = 0, noise: float = 0.3) -> MemoryDataSet:
     """Runs whose volumes follow the colours of the clips, `later` volumes later than the layout says."""
     rng = np.random.default_rng(0)
     weights = rng.normal(0, 1, (3, VOXELS))
@@ -49,14 +49,14 @@ def runs(volumes_each: int = 1, *, later: int = 0, noise: float = 0.3) -> Held:
         clips += [np.broadcast_to(colour.astype(np.uint8), (6, 16, 24, 3)) for colour in colours]
     values: Mapping[Any, Sequence[Any]] = {"fmri": volumes, "clips": clips}
     tr_s = 4.0 / volumes_each
-    return Held(table(*names), values, fps=1.5, tr_s=tr_s, sfreq=None)
+    return MemoryDataSet(table(*names), values, fps=1.5, tr_s=tr_s, sfreq=None)
 
 
 def node(after: int) -> DataSetWindows:
     return DataSetWindows(EegBand(), Baseline(), sfreq=125, voxels=2000, test=str(RUNS - 1), after=after)
 
 
-def opened(data: Held, after: int) -> SetWindows:
+def opened(data: MemoryDataSet, after: int) -> SetWindows:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(set_node, "opened", lambda *_: data)
         return node(after).opened(Path("held"))
@@ -113,12 +113,12 @@ def test_windows_of_another_grid_are_not_judged() -> None:
             HeldOutRuns().evaluate(
                 wider,
                 trained,
-                shown(ridge, taught.manifest, "0"),
+                make_decode(ridge, taught.manifest, "0"),
                 Request(data=Path("held")),
             )
 
 
-def explained(data: Held, after: int) -> float:
+def explained(data: MemoryDataSet, after: int) -> float:
     """Share of the colours that ridge reads from windows that it has not seen."""
     windows = opened(data, after)
     signals = windows.signals(

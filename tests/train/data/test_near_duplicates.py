@@ -5,7 +5,7 @@ from PIL import Image
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data import near_duplicates as near
 
 
@@ -51,13 +51,13 @@ def test_pictures_that_show_nothing_are_all_alike() -> None:
     assert near.picture_hash(scene(0)) != 0
 
 
-def planted() -> Held:
+def planted() -> MemoryDataSet:
     """Two test clips; the first one comes again in training, later by a frame and darker."""
     clips = [clip(1), clip(2), clip(3), (clip(2) * 0.8).astype(np.uint8)]
     windows = table(("A", "run-1", "t", True), *(("A", "run-2", f"{n}", False) for n in range(3)))
     clips[0] = np.roll(clip(2), 1, axis=0)
     clips[1] = clip(4)
-    return Held(windows, {"clips": clips})
+    return MemoryDataSet(windows, {"clips": clips})
 
 
 def test_a_near_duplicate_that_was_planted_is_found_and_results_without_it_are_possible() -> None:
@@ -75,19 +75,19 @@ def test_one_frame_that_is_alike_does_not_make_a_clip_alike() -> None:
     other = clip(4)
     other[4] = clip(2)[4]
     windows = table(("A", "run-1", "t", True), ("A", "run-2", "x", False))
-    data = Held(windows, {"clips": [clip(2), other]})
+    data = MemoryDataSet(windows, {"clips": [clip(2), other]})
     assert near.pairs(near.hashes(data, [0]), near.hashes(data, [1])) == []
 
 
 def test_a_clip_is_read_once_however_often_it_is_shown() -> None:
     windows = table(*((subject, "run-1", film, False) for subject in ("A", "B") for film in ("x", "y")))
-    data = Held(windows, {"clips": [clip(n % 2) for n in range(4)]})
+    data = MemoryDataSet(windows, {"clips": [clip(n % 2) for n in range(4)]})
     assert list(near.hashes(data, [3, 0, 1, 2])) == ["x", "y"]
     assert data.reads == [1, 1]
 
 
 def test_without_clips_it_is_refused() -> None:
-    data = Held(table(("A", "run-1", "x", False)), {"fmri": [np.zeros((5, 3))]})
+    data = MemoryDataSet(table(("A", "run-1", "x", False)), {"fmri": [np.zeros((5, 3))]})
     with refused(UsageError, "near-duplicates-without-clips"):
         near.hashes(data, [0])
 

@@ -18,7 +18,7 @@ from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.signal.volume.projection import Projection
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from tests.train.data.layouts import released
 from train.data import set_windows
 from train.data.chain import draft_bundle
@@ -44,7 +44,7 @@ def cinebrain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def held(*windows: tuple[str, str, str, bool], voxels: int = 3, seed: int = 0) -> Held:
+def random_data_set(*windows: tuple[str, str, str, bool], voxels: int = 3, seed: int = 0) -> MemoryDataSet:
     """Signals and clips that nothing drives; the clips of one name are the same."""
     rng = np.random.default_rng(seed)
     names = sorted({film for _, _, film, _ in windows})
@@ -54,10 +54,10 @@ def held(*windows: tuple[str, str, str, bool], voxels: int = 3, seed: int = 0) -
         "eeg": [rng.normal(0, 20, (2, 400)) for _ in windows],
         "clips": [films[film] for _, _, film, _ in windows],
     }
-    return Held(table(*windows), values, fps=1.5)
+    return MemoryDataSet(table(*windows), values, fps=1.5)
 
 
-def opened(data: Held, test: Sequence[str], **changes: Any) -> SetWindows:
+def opened(data: MemoryDataSet, test: Sequence[str], **changes: Any) -> SetWindows:
     """Open a data set in memory as the recipe's node does with a folder."""
     recipe_node = node(subject="", test=",".join(test), **changes)
     with pytest.MonkeyPatch.context() as patched:
@@ -105,7 +105,7 @@ def test_signals_are_standardised_by_what_teaches(cinebrain: Path) -> None:
     assert taught.manifest.chain == "offline"
     assert taught.manifest.provenance["taught"] == windows.digest
     assert taught.manifest.provenance["held_out"] == ["run-19", "run-20"]
-    assert [run.windows for run in windows.held()] == [2, 2]
+    assert [run.windows for run in windows.test_runs()] == [2, 2]
 
 
 def test_a_sine_keeps_its_course_at_another_rate() -> None:
@@ -132,7 +132,7 @@ def test_runs_that_show_the_same_are_left_out_together() -> None:
     runs = [
         ("A", run, film, False) for run, films in (("1", "ab"), ("2", "cd"), ("3", "bx")) for film in films
     ]
-    windows = opened(held(*runs, ("A", "4", "z", False)), ["4"])
+    windows = opened(random_data_set(*runs, ("A", "4", "z", False)), ["4"])
     folds = windows.folds()
     assert folds.tolist() == [folds[0]] * 2 + [folds[2]] * 2 + [folds[0]] * 2
     assert sorted(set(folds.tolist())) == [0, 1]
@@ -141,12 +141,12 @@ def test_runs_that_show_the_same_are_left_out_together() -> None:
 def test_where_all_runs_show_the_same_its_time_is_divided() -> None:
     film_names = [f"{n:02d}" for n in range(10)]
     taught = [("A", run, name, False) for run in ("1", "2") for name in film_names]
-    folds = opened(held(*taught, ("A", "3", "z", False)), ["3"]).folds()
+    folds = opened(random_data_set(*taught, ("A", "3", "z", False)), ["3"]).folds()
     assert folds[:10].tolist() == folds[10:].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_windows_that_look_like_what_teaches_are_named() -> None:
-    data = held(
+    data = random_data_set(
         ("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False), ("A", "2", "d", False)
     )
     values = dict(data.values)
@@ -159,10 +159,10 @@ def test_windows_that_look_like_what_teaches_are_named() -> None:
 
 def test_the_mean_of_repeats_is_one_window() -> None:
     rows = [("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", True), ("A", "3", "c", True)]
-    data = held(*rows)
+    data = random_data_set(*rows)
     windows = opened(data, ["2", "3"])
-    assert [run.windows for run in windows.held()] == [1, 1]
-    (averaged,) = windows.held("averaged")
+    assert [run.windows for run in windows.test_runs()] == [1, 1]
+    (averaged,) = windows.test_runs("averaged")
     stats = {
         "fmri_mean": np.zeros(3),
         "fmri_scale": np.ones(3),
@@ -176,7 +176,7 @@ def test_the_mean_of_repeats_is_one_window() -> None:
 
 def test_the_voxels_that_follow_what_is_shown_are_read() -> None:
     rows = [("A", f"{run}", f"{run}-{n}", False) for run in range(5) for n in range(12)]
-    data = held(*rows, voxels=30)
+    data = random_data_set(*rows, voxels=30)
     level = [clip[..., 0].mean() for clip in data.values["clips"]]
     driven = [4, 17, 25]
     volumes = [np.array(series) for series in data.values["fmri"]]
@@ -192,7 +192,7 @@ def test_the_voxels_that_follow_what_is_shown_are_read() -> None:
     assert taught.manifest.fmri.shape == [30, 1, 1]
 
 
-def repeating(segments: int, showings: int) -> Held:
+def repeating(segments: int, showings: int) -> MemoryDataSet:
     """Segments of six windows, shown in runs of their own, and a run that is held out."""
     watched = [
         ("A", f"{segment}-{repeat}", f"{segment}-{n}", False)
@@ -200,7 +200,7 @@ def repeating(segments: int, showings: int) -> Held:
         for repeat in range(showings)
         for n in range(6)
     ]
-    return held(*watched, ("A", "z", "z", False), voxels=30)
+    return random_data_set(*watched, ("A", "z", "z", False), voxels=30)
 
 
 def test_voxels_that_respond_alike_to_showings_are_read() -> None:
@@ -234,7 +234,7 @@ def test_without_repeats_nothing_is_read_for_the_choice(segments: int, showings:
     assert sum(data.reads) <= 2
 
 
-class Parcelled(Held):
+class Parcelled(MemoryDataSet):
     """Three voxels, of which two regions share one."""
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
@@ -248,7 +248,7 @@ class Parcelled(Held):
 def test_the_voxels_of_joined_regions_are_read_and_the_bundle_says_so(
     region: str, voxels: list[int], joined: list[str] | None
 ) -> None:
-    plain = held(("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False))
+    plain = random_data_set(("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False))
     windows = opened(Parcelled(plain.windows, plain.values, fps=plain.fps), ["2"], region=region)
     assert windows.voxels.tolist() == voxels
     taught = windows.taught()
@@ -258,9 +258,9 @@ def test_the_voxels_of_joined_regions_are_read_and_the_bundle_says_so(
 
 def test_signals_may_be_read_as_released_and_that_is_said() -> None:
     rows = (("A", "1", "a", False), ("A", "1", "b", False), ("A", "2", "c", False))
-    as_released = opened(held(*rows), ["2"], standardise=False).taught()
-    standardised = opened(held(*rows), ["2"]).taught()
-    windows = held(*rows)
+    as_released = opened(random_data_set(*rows), ["2"], standardise=False).taught()
+    standardised = opened(random_data_set(*rows), ["2"]).taught()
+    windows = random_data_set(*rows)
     # Single precision is what is kept.
     assert np.array_equal(as_released.signals["fmri"][:], windows.read("fmri", [0, 1]).astype(np.float32))
     assert (as_released.stats["fmri_mean"] == 0).all()
@@ -326,44 +326,44 @@ def test_what_cannot_be_trained_on_is_refused(
     [("sub-01", "held, sub-01"), ("anna", "held, a participant"), ("100610", "held, 100610")],
 )
 def test_a_name_that_may_be_a_persons_is_not_kept(subject: str, participant: str) -> None:
-    windows = opened(held((subject, "1", "a", False), (subject, "2", "b", False)), [])
+    windows = opened(random_data_set((subject, "1", "a", False), (subject, "2", "b", False)), [])
     assert windows.participant == participant
     assert windows.division.startswith(f"{participant}: 1 windows")
 
 
 def test_one_run_cannot_be_judged_by_itself() -> None:
     with refused(UsageError, "data-single-run", subject="A", run="1"):
-        opened(held(("A", "1", "a", False), ("A", "1", "b", False)), [])
+        opened(random_data_set(("A", "1", "a", False), ("A", "1", "b", False)), [])
 
 
 @pytest.mark.parametrize(("tr_s", "slots", "after"), [(4 / 3, 3, 0), (0.8, 5, 0), (1.5, 3, 0), (0.8, 7, 2)])
 def test_windows_hold_the_volumes_that_were_released(tr_s: float, slots: int, after: int) -> None:
-    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    data = random_data_set(("A", "1", "a", False), ("A", "2", "b", False))
     volumes = [series[:1].repeat(slots, axis=0) for series in data.values["fmri"]]
     with_tr = replace(data, tr_s=tr_s, window_s=4.0, values={**data.values, "fmri": volumes})
     grid = opened(with_tr, []).draft.grid
     assert (grid.slots, grid.after) == (slots, after)
 
 
-def responses() -> Held:
+def responses() -> MemoryDataSet:
     """Two videos of a test that were shown three times, each showing a run of its own; six that teach."""
     taught = [("A", f"{video}_{n}", video, False) for video in "abcdef" for n in range(2)]
     tested = [("A", f"{video}_{n}", video, True) for video in "xy" for n in range(3)]
-    data = held(*taught, *tested)
+    data = random_data_set(*taught, *tested)
     values = {"fmri": [volumes[:1] for volumes in data.values["fmri"]], "clips": data.values["clips"]}
     return replace(data, tr_s=None, sfreq=None, values=values)
 
 
 def test_responses_are_told_apart_among_all_that_was_held_out() -> None:
     windows = opened(responses(), [])
-    runs = windows.held()
+    runs = windows.test_runs()
     videos = windows.data.windows.shown
     # No run has more than one of them: the first showings of all videos, the second ones, and the third.
     assert [videos[run.rows].tolist() for run in runs] == [["x", "y"]] * 3
     assert len({row for run in runs for row in run.rows.tolist()}) == 6
     # None is taken to go on where another one ended.
     assert (np.diff(runs[0].run_s) > windows.data.window_s).all()
-    (averaged,) = windows.held("averaged")
+    (averaged,) = windows.test_runs("averaged")
     assert [len(trial) for trial in averaged.trials] == [3, 3]
     # A video is left out with all its showings.
     folds = windows.folds()
@@ -377,12 +377,12 @@ def test_a_response_is_read_as_one_volume_that_lasts_as_long_as_its_window() -> 
 
 
 def test_clips_have_the_rate_and_the_size_that_are_asked_for() -> None:
-    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    data = random_data_set(("A", "1", "a", False), ("A", "2", "b", False))
     windows = opened(data, [], fps=1.5, clip="32x48")
     clip = windows.draft.clip
     assert (clip.frames, clip.height, clip.width, clip.fps) == (6, 32, 48, 1.5)
     assert windows.clips(np.array([0])).shape == (1, 6, 32, 48, 3)
-    assert windows.held()[0].watched().frames.shape == (6, 32, 48, 3)
+    assert windows.test_runs()[0].watched().frames.shape == (6, 32, 48, 3)
     with refused(UsageError, "data-grid-invalid", error=re.compile("10.8 frames at 2.7 frames a second")):
         opened(data, [], fps=2.7)
 
@@ -390,7 +390,7 @@ def test_clips_have_the_rate_and_the_size_that_are_asked_for() -> None:
 def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    data = held(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
+    data = random_data_set(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
     in_memory = opened(data, ["5"], voxels=3).taught()
     monkeypatch.setattr(set_windows, "_ON_DISK_BYTES", 0)
     windows = opened(data, ["5"], voxels=3)
@@ -407,7 +407,7 @@ def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
 
 
 def test_a_size_of_clips_that_is_none_is_refused() -> None:
-    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    data = random_data_set(("A", "1", "a", False), ("A", "2", "b", False))
     with refused(UsageError, "frame-size-malformed", key="data.clip", size="480"):
         opened(data, [], clip=480)
     with refused(UsageError, "data-grid-invalid", error=re.compile("multiples of 8, found .60, 96.")):
@@ -415,7 +415,7 @@ def test_a_size_of_clips_that_is_none_is_refused() -> None:
 
 
 def test_of_both_signals_the_volumes_alone_are_read() -> None:
-    data = held(("A", "1", "a", False), ("A", "1", "c", False), ("A", "2", "b", False))
+    data = random_data_set(("A", "1", "a", False), ("A", "1", "c", False), ("A", "2", "b", False))
     windows = opened(data, [], modalities=["fmri"])
     assert windows.draft.modalities == ["fmri"]
     assert {*windows.taught().signals} == {"fmri", "fmri_mask"}
@@ -436,14 +436,16 @@ def test_what_is_no_length_is_refused(cinebrain: Path, changes: dict[str, Any]) 
 
 
 def test_a_set_without_clips_is_refused() -> None:
-    data = held(("A", "1", "a", False), ("A", "2", "b", False))
+    data = random_data_set(("A", "1", "a", False), ("A", "2", "b", False))
     columns: Any = {name: data.values[name] for name in ("fmri", "eeg")}
     with refused(UsageError, "data-missing-column", column="clips", available=["fmri", "eeg"]):
         opened(replace(data, values=columns), ["2"])
 
 
 def test_the_last_run_is_held_out_where_a_release_keeps_none() -> None:
-    windows = opened(held(("A", "1", "a", False), ("A", "2", "b", False), ("A", "3", "c", False)), [])
+    windows = opened(
+        random_data_set(("A", "1", "a", False), ("A", "2", "b", False), ("A", "3", "c", False)), []
+    )
     assert by_runs(windows.data.windows, ["3"]).test.tolist() == windows.split.test.tolist()
     assert [len(repeats) for repeats in trials(windows.data.windows, windows.split.test)] == [1]
 
@@ -454,7 +456,9 @@ def test_a_bundle_reads_voxels_where_a_session_acquires_them() -> None:
     level = np.array([900, 1000, 1100], np.float32)
     eeg = EegInput(["Cz", "Oz"], "FCz", "microvolts", EegBand())
     acquisition = Acquired(head, Baseline(rate=0.005), level, eeg)
-    data = replace(held(*((("A", str(n), str(n), False)) for n in range(8))), acquisition=acquisition)
+    data = replace(
+        random_data_set(*((("A", str(n), str(n), False)) for n in range(8))), acquisition=acquisition
+    )
     windows = opened(data, ["7"], voxels=2)
     taught = windows.taught()
     assert taught.projection.shape == (2, 3, 2)
@@ -465,7 +469,7 @@ def test_a_bundle_reads_voxels_where_a_session_acquires_them() -> None:
     assert (taught.manifest.fmri.shape, taught.manifest.fmri.baseline.rate) == ([2, 3, 2], 0.005)
     assert taught.manifest.eeg == eeg
     bundle = draft_bundle(taught.manifest, taught.stats, taught.projection)
-    (run,) = windows.held()
+    (run,) = windows.test_runs()
     values = data.values["fmri"][7][:, places] / taught.stats["fmri_scale"]
     np.testing.assert_allclose(run.arrays(bundle)["fmri"][0], values, rtol=1e-5)
     row = Projection(taught.projection.voxels, (12, 1, 1), np.eye(4))

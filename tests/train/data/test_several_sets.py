@@ -12,7 +12,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data.layouts import released
 from train.config.recipe import build, read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data import several_sets
 from train.data.clip_grid import ClipGrid, ClipWindows, clip_of, shown_frames
 from train.data.sets.opening import opened
@@ -24,8 +24,8 @@ def node(data: Path | str, *changes: str) -> DataSetWindows:
     return build(read("ridge", [f"data={data}", "scale=tiny", *changes]).tree["data"])
 
 
-def work(data: Path | str, place: Path) -> Work:
-    return Work(Path(str(data)), 0, place / "stages")
+def work(data: Path | str, place: Path) -> RunContext:
+    return RunContext(Path(str(data)), 0, place / "stages")
 
 
 @pytest.fixture

@@ -12,48 +12,48 @@ from hypothesis import strategies as st
 from train.data.shards import Shards
 
 LENGTHS = (3, 1, 4)
-WHOLE = np.random.default_rng(0).standard_normal((sum(LENGTHS), 2, 5)).astype(np.float16)
+ARRAY = np.random.default_rng(0).standard_normal((sum(LENGTHS), 2, 5)).astype(np.float16)
 
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("shards")
     shard_paths = []
-    for n, part in enumerate(np.split(WHOLE, np.cumsum(LENGTHS)[:-1])):
+    for n, part in enumerate(np.split(ARRAY, np.cumsum(LENGTHS)[:-1])):
         shard_paths.append(folder / f"{n}.npz")
         # Another array of odd length comes first, so that nothing lies where it would be easy.
         np.savez(shard_paths[-1], other=np.arange(n + 1, dtype=np.uint8), x=part)
     return shard_paths
 
 
-numbers = st.integers(-len(WHOLE), len(WHOLE) - 1)
+numbers = st.integers(-len(ARRAY), len(ARRAY) - 1)
 steps = st.integers(-3, 3).filter(bool)
 rows = st.one_of(
     numbers,
     st.builds(slice, st.none() | numbers, st.none() | numbers, steps),
     st.lists(numbers, min_size=1).map(np.array),
-    st.lists(st.booleans(), min_size=len(WHOLE), max_size=len(WHOLE)).map(np.array),
+    st.lists(st.booleans(), min_size=len(ARRAY), max_size=len(ARRAY)).map(np.array),
 )
-inside = st.sampled_from([(), (slice(None), slice(-2, None)), (..., 1), (0,), (..., [0, 1], [4, 0])])
+inner_indices = st.sampled_from([(), (slice(None), slice(-2, None)), (..., 1), (0,), (..., [0, 1], [4, 0])])
 
 
-@given(first=rows, rest_of_index=inside)
+@given(first=rows, rest_of_index=inner_indices)
 def test_they_are_indexed_as_the_whole_array(paths: list[Path], first: object, rest_of_index: tuple) -> None:
     loaded = Shards(paths, "x")[(first, *rest_of_index)]
     if isinstance(first, np.ndarray) and any(isinstance(index, list) for index in rest_of_index):
         # Where two indices are lists numpy pairs them; here the first one picks rows.
-        expected = WHOLE[first][(slice(None), *rest_of_index)]
+        expected = ARRAY[first][(slice(None), *rest_of_index)]
     else:
-        expected = WHOLE[(first, *rest_of_index)]
+        expected = ARRAY[(first, *rest_of_index)]
     np.testing.assert_array_equal(loaded, expected)
-    assert loaded.dtype == WHOLE.dtype
+    assert loaded.dtype == ARRAY.dtype
 
 
 def test_dots_reach_over_the_rows_too(paths: list[Path]) -> None:
     shards = Shards(paths, "x")
-    np.testing.assert_array_equal(shards[..., [0, 1], [4, 0]], WHOLE[..., [0, 1], [4, 0]])
-    np.testing.assert_array_equal(shards[...], WHOLE)
-    assert shards.shape == WHOLE.shape
+    np.testing.assert_array_equal(shards[..., [0, 1], [4, 0]], ARRAY[..., [0, 1], [4, 0]])
+    np.testing.assert_array_equal(shards[...], ARRAY)
+    assert shards.shape == ARRAY.shape
 
 
 def test_rows_may_be_texts(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_rows_may_be_texts(tmp_path: Path) -> None:
     assert shards[-1] == "one"
 
 
-@pytest.mark.parametrize("row", [len(WHOLE), -len(WHOLE) - 1])
+@pytest.mark.parametrize("row", [len(ARRAY), -len(ARRAY) - 1])
 def test_a_row_that_is_not_there(paths: list[Path], row: int) -> None:
     with pytest.raises(IndexError, match="'x' has 8"):
         Shards(paths, "x")[row]
@@ -99,9 +99,9 @@ def test_what_was_read_does_not_stay_in_memory(tmp_path: Path) -> None:
 
 
 def test_an_array_in_the_order_of_columns_is_read_as_any_other(tmp_path: Path) -> None:
-    np.savez(tmp_path / "0.npz", x=np.asfortranarray(WHOLE))
+    np.savez(tmp_path / "0.npz", x=np.asfortranarray(ARRAY))
     shards = Shards([tmp_path / "0.npz"], "x")
-    np.testing.assert_array_equal(shards[[5, 2]], WHOLE[[5, 2]])
+    np.testing.assert_array_equal(shards[[5, 2]], ARRAY[[5, 2]])
 
 
 def test_a_file_that_was_cut_short_since_it_was_opened_is_named(tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_a_file_that_was_cut_short_since_it_was_opened_is_named(tmp_path: Path) 
 
 def test_files_that_do_not_fit_are_refused(paths: list[Path], tmp_path: Path) -> None:
     packed = tmp_path / "packed.npz"
-    np.savez_compressed(packed, x=WHOLE)
+    np.savez_compressed(packed, x=ARRAY)
     other = tmp_path / "other.npz"
-    np.savez(other, x=WHOLE[:, :1])
+    np.savez(other, x=ARRAY[:, :1])
     with pytest.raises(ValueError, match=r"packed\.npz is compressed"):
         Shards([packed], "x")
     with pytest.raises(ValueError, match=r"has no array 'y'; it has other\.npy, x\.npy"):

@@ -9,7 +9,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.body.cortex import regions
 from tests.refusals import refused
 from train.config.recipe import build, check, read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.phantom import Participant, participant, resting_level
 from train.data.simulated import Showing
 
@@ -32,7 +32,7 @@ def test_a_recipe_reads_the_region_that_it_names(tmp_path: Path) -> None:
     v1 = session.head.voxels[regions()["V1"]]
     assert np.array_equal(data.who.projection().voxels, v1)
     assert data.manifest().fmri.voxels == len(v1)
-    work = Work(None, 0, tmp_path)
+    work = RunContext(None, 0, tmp_path)
     level = resting_level(work, data.who, 3, 4.0)
     assert np.allclose(level, session.vectors()[:, regions()["V1"]].mean(axis=0))
     # Where voxels are chosen, they are chosen from the region.

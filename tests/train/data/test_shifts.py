@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data.shifts import Shift, shifts
 
 SLOTS = 5
 
 
-def driven_set(seed: int, noise: float = 0.5, windows: int = 60, late: dict[str, int] | None = None) -> Held:
+def driven_set(
+    seed: int, noise: float = 0.5, windows: int = 60, late: dict[str, int] | None = None
+) -> MemoryDataSet:
     """Signals that the colours of the clips drive, each taken `late` windows after its clip."""
     draws = np.random.default_rng(seed)
     rows = [("A", f"run-{run}", f"{run}-{n}", False) for run in range(2) for n in range(windows)]
@@ -27,14 +29,14 @@ def driven_set(seed: int, noise: float = 0.5, windows: int = 60, late: dict[str,
     eeg = np.repeat(driven["eeg"][:, :, None], 100, axis=2)
     fmri = fmri + noise * draws.normal(size=fmri.shape)
     eeg = eeg + noise * draws.normal(size=eeg.shape)
-    data = Held(
+    data = MemoryDataSet(
         table(*rows), {"fmri": fmri.astype(np.float32), "eeg": eeg.astype(np.float32), "clips": clips}
     )
     data.sfreq = 25.0
     return data
 
 
-def looked_for(data: Held) -> dict[str, Shift]:
+def looked_for(data: MemoryDataSet) -> dict[str, Shift]:
     return {shift.column: shift for shift in shifts(data, np.arange(len(data.windows)))}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfilt
 
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data import leaks, signal_checks, splits
 
 WINDOWS = 25
@@ -14,7 +14,7 @@ SLOTS = 5
 VOXELS = 30
 
 
-def honest(seed: int, runs: int = 4, subjects: str = "A") -> Held:
+def honest(seed: int, runs: int = 4, subjects: str = "A") -> MemoryDataSet:
     """Volumes that resemble their neighbours, scaled by the training runs; the last run is tested on."""
     draws = np.random.default_rng(seed)
     rows = [
@@ -32,14 +32,14 @@ def honest(seed: int, runs: int = 4, subjects: str = "A") -> Held:
     volumes = noise + draws.normal(0, draws.uniform(0, 0.3), (count // WINDOWS, 1, VOXELS)) + 100
     volumes = volumes.reshape(count, SLOTS, VOXELS)
     eeg = draws.normal(0, 10, (count, 4, 50)).astype(np.float32)
-    data = Held(table(*rows), {"fmri": volumes, "eeg": eeg})
+    data = MemoryDataSet(table(*rows), {"fmri": volumes, "eeg": eeg})
     train = volumes[~data.windows.held_out].reshape(-1, VOXELS)
     scaled = ((volumes - train.mean(0)) / train.std(0)).astype(np.float32)
     data.values = {"fmri": scaled, "eeg": eeg}
     return data
 
 
-def subset(data: Held, which: np.ndarray) -> Held:
+def subset(data: MemoryDataSet, which: np.ndarray) -> MemoryDataSet:
     windows = data.windows
     names = ("subject", "run", "shown", "start_s", "repeat", "held_out")
     fewer = replace(windows, **{name: getattr(windows, name)[which] for name in names})
@@ -48,15 +48,15 @@ def subset(data: Held, which: np.ndarray) -> Held:
     )
 
 
-def kinds_found(data: Held) -> list[str]:
+def kinds_found(data: MemoryDataSet) -> list[str]:
     split = splits.released(data.windows)
     runs = signal_checks.looked_at(data)
     leaking = [*signal_checks.scaled_by_itself(runs, split), *signal_checks.centred_by_runs(data, runs)]
-    leaking += [*signal_checks.still_eeg(runs), *signal_checks.cut_off(runs), *leaks.found(data, split)]
+    leaking += [*signal_checks.still_eeg(runs), *signal_checks.cut_off(runs), *leaks.find_leaks(data, split)]
     return [leak.kind for leak in leaking]
 
 
-def by_runs(data: Held, runs: list[str], *, ddof: int = 0) -> None:
+def by_runs(data: MemoryDataSet, runs: list[str], *, ddof: int = 0) -> None:
     """Scale some runs by themselves."""
     volumes = np.array(data.values["fmri"], np.float64)
     for run in runs:
@@ -206,9 +206,9 @@ def test_windows_of_the_test_beside_training_in_one_run() -> None:
     assert len(leaks.beside_training(data, replace(distant, train=rows[:20]))) == 1
 
 
-def captions(*texts: str) -> Held:
+def captions(*texts: str) -> MemoryDataSet:
     rows = [("A", "run-0", str(n), False) for n in range(len(texts))]
-    return Held(table(*rows), {"captions": np.array(texts)})
+    return MemoryDataSet(table(*rows), {"captions": np.array(texts)})
 
 
 def test_captions_that_say_nothing_or_are_shared() -> None:
@@ -219,7 +219,7 @@ def test_captions_that_say_nothing_or_are_shared() -> None:
     assert shared.names == ("0", "3")
 
 
-def filtered(draws: np.random.Generator, how: str, windows: int = 300) -> Held:
+def filtered(draws: np.random.Generator, how: str, windows: int = 300) -> MemoryDataSet:
     """A person's two runs, filtered below 0.0095 Hz: not at all, forwards alone, or as a whole."""
     rows = [("A", f"run-{run}", f"{run}-{n}", run == 1) for run in range(2) for n in range(windows)]
     seconds = windows * SLOTS
@@ -236,7 +236,7 @@ def filtered(draws: np.random.Generator, how: str, windows: int = 300) -> Held:
             drifting = np.fft.irfft(spectrum, seconds, axis=0)
         runs.append(drifting + 100)
     volumes = np.concatenate(runs).reshape(len(rows), SLOTS, VOXELS).astype(np.float32)
-    return Held(table(*rows), {"fmri": volumes})
+    return MemoryDataSet(table(*rows), {"fmri": volumes})
 
 
 @pytest.mark.parametrize("how", ["not", "forwards", "whole"])

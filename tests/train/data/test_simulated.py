@@ -11,7 +11,7 @@ from rtdecode.phantom.body.brain import LEAD_S
 from rtdecode.phantom.film.film import FPS
 from tests.refusals import refused
 from train.config.recipe import build, read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.training_films import TrainingFilm
 from train.data.phantom import DISTURBANCES, ELECTRODE, Participant
 from train.data.simulated import FilmSessions
@@ -24,50 +24,50 @@ SMALL = [
     "data.presets=[easy, hard]",
     "data.seconds=20",
 ]
-DRAWN = (TrainingFilm("natural", "natural"), TrainingFilm("shapes", "shapes"))
+GENERATED_FILMS = (TrainingFilm("natural", "natural"), TrainingFilm("shapes", "shapes"))
 
 
-def told(*settings: str) -> FilmSessions:
+def sessions_of(*settings: str) -> FilmSessions:
     return build(read("compact", [*SMALL, *settings]).tree)["data"]
 
 
-def work(seed: int = 0) -> Work:
-    return Work(None, seed, Path())
+def work(seed: int = 0) -> RunContext:
+    return RunContext(None, seed, Path())
 
 
 @pytest.fixture(scope="module")
 def sessions() -> FilmSessions:
     """Two films that differ by seed, and one from a file, whose content nobody asks for."""
-    data = told().with_films(DRAWN)
+    data = sessions_of().with_films(GENERATED_FILMS)
     real = TrainingFilm("a.mp4", "/films/a.mp4", digest="0123456789abcdef" * 4)
     return FilmSessions(**(vars(data) | {"films": (*data.films, (real, 12.0))}))
 
 
 def test_without_films_nothing_is_watched_and_the_recipe_says_what_is() -> None:
-    data = told()
+    data = sessions_of()
     assert data.films == ()
     assert data.shows == "natural,shapes,real"
     assert data.presets == ("easy", "hard")
 
 
 def test_a_single_participant_needs_no_name() -> None:
-    data = told()
+    data = sessions_of()
     assert data.participants() == {"": data}
-    (sessions,) = told("data.subject=3").participants().values()
+    (sessions,) = sessions_of("data.subject=3").participants().values()
     assert sessions.who == replace(data.who, subject=3)
     # An argument that came later: runs without it keep their digests.
     assert read("ridge", ["data.subject="]).digest == read("ridge", []).digest
 
 
 def test_the_first_of_several_participants_is_as_it_would_be_alone() -> None:
-    several = told("data.subject=2,5").with_films(DRAWN).participants()
+    several = sessions_of("data.subject=2,5").with_films(GENERATED_FILMS).participants()
     assert [*several] == ["sub-02", "sub-05"]
-    assert several["sub-02"] == told("data.subject=2").with_films(DRAWN)
+    assert several["sub-02"] == sessions_of("data.subject=2").with_films(GENERATED_FILMS)
 
 
 @pytest.mark.parametrize("kind", ["sessions", "free", "held", "controls"])
 def test_participants_watch_the_same_films_and_have_stages_of_their_own(kind: str) -> None:
-    first, second = told("data.subject=2,5").with_films(DRAWN).participants().values()
+    first, second = sessions_of("data.subject=2,5").with_films(GENERATED_FILMS).participants().values()
     pairs = [*zip(first.showings(work(), kind), second.showings(work(), kind), strict=True)]
     assert pairs
     for showing, other in pairs:
@@ -76,7 +76,7 @@ def test_participants_watch_the_same_films_and_have_stages_of_their_own(kind: st
 
 
 def test_participants_have_noise_of_their_own_over_one_film() -> None:
-    everybody = told("data.subject=2,5").with_films(DRAWN).participants().values()
+    everybody = sessions_of("data.subject=2,5").with_films(GENERATED_FILMS).participants().values()
     first, second = (sessions.showings(work())[0].session() for sessions in everybody)
     assert np.array_equal(first.film.frames, second.film.frames)
     assert np.array_equal(first.features, second.features)
@@ -88,9 +88,9 @@ def test_participants_have_noise_of_their_own_over_one_film() -> None:
 
 def test_participants_are_named_once_and_numbered_from_one() -> None:
     with refused(UsageError, "simulated-participant-named-twice", participants="sub-02"):
-        told("data.subject=1-2,2")
+        sessions_of("data.subject=1-2,2")
     with refused(UsageError, "phantom-subject-invalid", subject=0):
-        told("data.subject=0-3")
+        sessions_of("data.subject=0-3")
 
 
 def test_every_film_teaches_under_every_seed_at_the_preset_of_the_participant(sessions: FilmSessions) -> None:
@@ -141,7 +141,7 @@ def test_who_rests_sees_no_film_at_every_preset(sessions: FilmSessions) -> None:
 
 
 def test_what_a_brain_looks_like_is_learned_undisturbed_and_with_what_a_session_may_suffer() -> None:
-    sessions = told("data.presence=64", "data.seconds=400").with_films(DRAWN)
+    sessions = sessions_of("data.presence=64", "data.seconds=400").with_films(GENERATED_FILMS)
     showings = sessions.showings(work(), "presence")
     assert {showing.setting for showing in showings} == {
         f"{preset} {what}".strip() for preset in ("easy", "hard") for what in ("", *DISTURBANCES)
@@ -168,10 +168,13 @@ def test_each_disturbance_disturbs() -> None:
 
 def test_no_seed_serves_twice_or_judges() -> None:
     with refused(UsageError, "training-seeds-invalid"):
-        told("data.controls=60").with_films(DRAWN).check(work())
+        sessions_of("data.controls=60").with_films(GENERATED_FILMS).check(work())
     with refused(UsageError, "training-seeds-invalid"):
-        told().with_films(DRAWN).check(work(950))
-    assert [showing.seed for showing in told().with_films(DRAWN).showings(work(100))] == [100, 101] * 2
+        sessions_of().with_films(GENERATED_FILMS).check(work(950))
+    assert [showing.seed for showing in sessions_of().with_films(GENERATED_FILMS).showings(work(100))] == [
+        100,
+        101,
+    ] * 2
 
 
 def test_what_is_said_of_the_data_names_films_by_their_content(sessions: FilmSessions) -> None:

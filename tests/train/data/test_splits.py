@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data import splits
 
 RUNS = [(f"run-{n}", [f"{n}a", f"{n}b"]) for n in range(1, 6)]
@@ -109,7 +109,7 @@ def test_what_cannot_be_split_is_refused() -> None:
 def test_repeats_are_averaged_only_where_that_is_named() -> None:
     windows = table(*(("A", f"run-{n}", film, True) for n in range(3) for film in ("x", "y")))
     volumes = [np.full((1, 2), n, np.float32) for n in range(6)]
-    data = Held(windows, {"fmri": volumes, "captions": list("abcdef")})
+    data = MemoryDataSet(windows, {"fmri": volumes, "captions": list("abcdef")})
     rows = np.arange(6)
     single = splits.trials(windows, rows)
     assert [group.tolist() for group in single] == [[n] for n in range(6)]

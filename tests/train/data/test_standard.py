@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder as release
-from tests.train.data.held import Held, table
+from tests.train.data.held import MemoryDataSet, table
 from train.data import splits, standard
 from train.data.sets.opening import opened
 
@@ -30,7 +30,7 @@ def recording(seed: int = 0) -> np.ndarray:
     return volumes
 
 
-def held(volumes: np.ndarray, subject: str = "A") -> Held:
+def data_set(volumes: np.ndarray, subject: str = "A") -> MemoryDataSet:
     windows = table(
         *(
             (subject, f"run-{run}", f"{run}/{n}", run == RUNS - 1)
@@ -39,7 +39,9 @@ def held(volumes: np.ndarray, subject: str = "A") -> Held:
         )
     )
     eeg = np.random.default_rng(1).normal(3, 10, (RUNS * WINDOWS, 2, 8)).astype(np.float32)
-    return Held(windows, {"fmri": volumes.reshape(-1, *volumes.shape[2:]).astype(np.float32), "eeg": eeg})
+    return MemoryDataSet(
+        windows, {"fmri": volumes.reshape(-1, *volumes.shape[2:]).astype(np.float32), "eeg": eeg}
+    )
 
 
 def z_scored(volumes: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -66,7 +68,7 @@ def standardised(statistics: standard.Statistics, volumes: np.ndarray) -> np.nda
 
 def test_they_are_those_of_the_training_windows_and_a_few_are_read_at_a_time() -> None:
     volumes = recording()
-    data = held(volumes)
+    data = data_set(volumes)
     split = splits.released(data.windows)
     statistics = standard.statistics(data, split.train)["A"]
     train = volumes[:-1].reshape(-1, 6)
@@ -85,26 +87,26 @@ def test_they_are_those_of_the_training_windows_and_a_few_are_read_at_a_time() -
 
 def test_training_statistics_take_back_a_z_score_over_all_runs() -> None:
     volumes = recording()
-    leaky = held(z_scored(volumes, (0, 1, 2)))
+    leaky = data_set(z_scored(volumes, (0, 1, 2)))
     split = splits.released(leaky.windows)
     taken_back = standard.statistics(leaky, split.train)["A"]
-    clean = standard.statistics(held(volumes), split.train)["A"]
-    expected = standardised(clean, held(volumes).read("fmri", split.test))
+    clean = standard.statistics(data_set(volumes), split.train)["A"]
+    expected = standardised(clean, data_set(volumes).read("fmri", split.test))
     restored = standardised(taken_back, leaky.read("fmri", split.test))
     np.testing.assert_allclose(restored[..., :-1], expected[..., :-1], atol=2e-3)
     assert taken_back.scaling["fmri"] == "one map"
-    assert not taken_back.told()
+    assert not taken_back.warnings()
 
 
 @pytest.mark.parametrize("centred", [False, True])
 def test_it_is_said_where_each_run_was_scaled_or_centred_by_itself(centred: bool) -> None:
     volumes = recording()
     scaled_runs = volumes - volumes.mean((1, 2), keepdims=True) if centred else z_scored(volumes, (1, 2))
-    data = held(scaled_runs)
+    data = data_set(scaled_runs)
     statistics = standard.statistics(data, splits.released(data.windows).train)["A"]
     assert statistics.scaling["fmri"] == "each run"
     assert statistics.scaling["eeg"] == "one map"
-    [warning] = statistics.told()
+    [warning] = statistics.warnings()
     assert warning == (
         "The release scaled each run of A's fmri by itself. A held-out run was scaled with knowledge of its "
         "own future, and standardising by training runs does not take that back."
@@ -112,7 +114,7 @@ def test_it_is_said_where_each_run_was_scaled_or_centred_by_itself(centred: bool
 
 
 def test_eeg_without_a_mean_may_have_been_filtered_causally() -> None:
-    data = held(recording())
+    data = data_set(recording())
     values = dict(data.values)
     values["eeg"] = values["eeg"] - values["eeg"].mean(2, keepdims=True)
     filtered = replace(data, values=values)
@@ -121,14 +123,14 @@ def test_eeg_without_a_mean_may_have_been_filtered_causally() -> None:
 
 
 def test_one_run_does_not_tell_how_it_was_scaled() -> None:
-    data = held(z_scored(recording(), (1, 2)))
+    data = data_set(z_scored(recording(), (1, 2)))
     assert standard.statistics(data, np.arange(WINDOWS))["A"].scaling["fmri"] == "unknown"
-    still = held(np.ones((RUNS, WINDOWS, 5, 6)))
+    still = data_set(np.ones((RUNS, WINDOWS, 5, 6)))
     assert standard.statistics(still, np.arange(2 * WINDOWS), ["fmri"])["A"].scaling["fmri"] == "unknown"
 
 
 def test_they_are_written_and_read_again(tmp_path: Path) -> None:
-    data = held(recording())
+    data = data_set(recording())
     written = standard.statistics(data, np.arange(40))
     standard.write(tmp_path / "s.npz", written)
     loaded = standard.read(tmp_path / "s.npz")["A"]

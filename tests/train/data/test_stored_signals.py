@@ -15,7 +15,7 @@ import pytest
 from rtdecode.errors import RtDecodeError, UsageError
 from tests.refusals import refused
 from tests.train.data import cinebrain_folder
-from tests.train.data.test_set_windows import held, node
+from tests.train.data.test_set_windows import node, random_data_set
 from train.config.run_context import write_arrays
 from train.data import stored_signals
 from train.data.layouts.cinebrain_set import CineBrain
@@ -91,7 +91,7 @@ def _counted(read: Callable[..., Any], reads: list[str]) -> Callable[..., Any]:
 
 
 def test_what_a_run_writes_into_the_datas_folder_is_none_of_its_files(tmp_path: Path) -> None:
-    data = held(*FILMS)
+    data = random_data_set(*FILMS)
     data.folder = tmp_path
     (tmp_path / "stages").mkdir()
     # A link that leads back does not make it endless.
@@ -104,7 +104,7 @@ def test_what_a_run_writes_into_the_datas_folder_is_none_of_its_files(tmp_path: 
 
 @pytest.mark.usefixtures("small_files")
 def test_a_shard_that_was_cut_short_is_written_again(tmp_path: Path) -> None:
-    data = held(*FILMS)
+    data = random_data_set(*FILMS)
     stored = keep(data, tmp_path)
     expected = stored.read("eeg", range(6))
     first, second, third = sorted(tmp_path.glob("*/*.npz"))
@@ -122,15 +122,15 @@ def test_signals_without_room_are_refused_before_any_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=6 * WINDOW - 1))
     with refused(UsageError, "signals-insufficient-disk", windows=6, needed_gb=6 * WINDOW / 1e9):
-        keep(held(*FILMS), tmp_path / "signals")
+        keep(random_data_set(*FILMS), tmp_path / "signals")
     assert not (tmp_path / "signals").exists()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=6 * WINDOW))
-    keep(held(*FILMS), tmp_path / "signals")
+    keep(random_data_set(*FILMS), tmp_path / "signals")
 
 
 @pytest.mark.usefixtures("small_files")
 def test_what_is_whole_is_kept_when_a_disk_fills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = held(*FILMS)
+    data = random_data_set(*FILMS)
 
     def full(path: Path, arrays: Any) -> None:
         if path.name == "00001.npz":

@@ -57,7 +57,7 @@ def test_each_title_is_computed_once_and_found_by_its_name(tmp_path: Path) -> No
     rows = cached.rows(films.windows.shown)
     expected = np.stack([films.clips[title].mean((1, 2)) for title in films.windows.shown])
     np.testing.assert_allclose(cached.read(rows), expected, rtol=1e-3)
-    assert cached.index["model"] == SOURCE.stated()
+    assert cached.index["model"] == SOURCE.to_manifest()
     assert cached.index["options"] == {"factor": 1.0}
     with refused(UsageError, "targets-missing-titles", missing_count=1, missing_title="z"):
         cached.rows(["a", "z"])

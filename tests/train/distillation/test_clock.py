@@ -81,7 +81,7 @@ def test_steps_begin_at_the_levels_at_which_a_sampler_has_them(shares, predicts)
     schedule = Schedule(predicts, shares)
     # Four trailing steps begin at the levels 999, 749, 499 and 249.
     assert schedule.levels(4) == pytest.approx(schedule.clock[[999, 749, 499, 249]].tolist(), abs=1e-6)
-    assert float(schedule.at(torch.zeros(1))) == 0
+    assert float(schedule.clock_at(torch.zeros(1))) == 0
     # The model's own latents have unit variance where clip and noise have.
     t = schedule.clock[[100, 900]]
     signal = shares[[100, 900]].sqrt()
@@ -107,5 +107,5 @@ def test_the_share_of_steps_that_is_left_is_found_from_the_clock(schedule):
 
 def test_strengths_of_a_video_to_video_pipeline_lie_on_the_clock():
     strengths = torch.tensor([0.3, 0.6, 0.8])
-    levels = Schedule(NOISE, STABLE).at(strengths)
+    levels = Schedule(NOISE, STABLE).clock_at(strengths)
     torch.testing.assert_close(levels, torch.tensor([0.454, 0.695, 0.836]), atol=5e-4, rtol=0)

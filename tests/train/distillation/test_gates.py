@@ -12,7 +12,7 @@ COUNT = 24
 LATENT = (3, 4, 4, 4)
 _RNG = np.random.default_rng(0)
 # What each window's brain tells, and what no brain does.
-TOLD = _RNG.standard_normal((COUNT, *LATENT)).astype(np.float32)
+SIGNALS = _RNG.standard_normal((COUNT, *LATENT)).astype(np.float32)
 SESSIONS = np.arange(COUNT) // 6
 
 
@@ -22,7 +22,7 @@ def frames(latents: np.ndarray) -> np.ndarray:
 
 
 def windows() -> Windows:
-    truths = list(frames(TOLD))
+    truths = list(frames(SIGNALS))
     mean = np.full(truths[0][:-1].shape, 128.0)
     return Windows(truths, SESSIONS, SESSIONS, mean, frames, LATENT)
 
@@ -32,8 +32,8 @@ def sampler(condition_weight: float = 1.0, noisy: float = 0.5, colour: float = 1
 
     def draw(brain: str, rows: Any, noise: np.ndarray, steps: int) -> np.ndarray:
         source_rows = (rows + 6) % COUNT if brain == gates.OTHER else rows
-        signal = 0 * TOLD[source_rows] if brain == gates.NONE else TOLD[source_rows]
-        true_signal = TOLD[rows]
+        signal = 0 * SIGNALS[source_rows] if brain == gates.NONE else SIGNALS[source_rows]
+        true_signal = SIGNALS[rows]
         latents = condition_weight * signal + (1 - condition_weight) * true_signal + noisy * noise
         latents = latents + still * (latents.mean(2, keepdims=True) - latents)
         grey = latents.mean(1, keepdims=True)

@@ -110,7 +110,7 @@ LEARNING = (
 )
 
 
-def made(kind: str) -> nn.Module:
+def video_model(kind: str) -> nn.Module:
     """Every call makes the same model. Its random weights attend strongly, so that conditions matter."""
     torch.manual_seed(0)
     model = KINDS[kind]()
@@ -122,7 +122,7 @@ def made(kind: str) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Given:
+class Example:
     """What a batch is, and what its windows tell."""
 
     noise: Tensor
@@ -135,12 +135,12 @@ class Given:
         return {"noise": self.noise, "latents": 0.5 * self.noise.flip(0), "left": levels, "told": self.tokens}
 
 
-def given(rows: int = 2) -> Given:
+def random_example(rows: int = 2) -> Example:
     torch.manual_seed(1)
-    return Given(torch.randn(rows, *LATENT), 3 * torch.randn(rows, *TOKENS), 3 * torch.randn(*TOKENS))
+    return Example(torch.randn(rows, *LATENT), 3 * torch.randn(rows, *TOKENS), 3 * torch.randn(*TOKENS))
 
 
-class Told(nn.Module):
+class TokenEncoder(nn.Module):
     """An encoder whose windows tell the tokens themselves."""
 
     def forward(self, batch: Mapping[str, Tensor]) -> Any:
@@ -154,16 +154,16 @@ def guided(
     return away + strength * (model(noisy, level, tokens) - away)
 
 
-def system(kind: str, example: Given, how: Distillation, model: nn.Module | None = None) -> Student:
+def system(kind: str, example: Example, how: Distillation, model: nn.Module | None = None) -> Student:
     """A student with its adapter, which may learn."""
-    model = model or made(kind)
+    model = model or video_model(kind)
     add_spans(model.transformer)  # type: ignore[arg-type]
     step = FlowMap(model, model.schedule())
 
     def teacher(model: nn.Module, noisy: Tensor, level: Tensor, tokens: Tensor) -> Tensor:
         return guided(model, noisy, level, tokens, example.null)
 
-    with_adapter = Student(Told(), step, teacher, ["distill"], how)
+    with_adapter = Student(TokenEncoder(), step, teacher, ["distill"], how)
     torch.manual_seed(2)
     adapters.inject(with_adapter, PART, "distill", ADAPTER)
     for name, parameter in with_adapter.named_parameters():
@@ -171,7 +171,7 @@ def system(kind: str, example: Given, how: Distillation, model: nn.Module | None
     return with_adapter
 
 
-def drawn(
+def euler_sample(
     velocity: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, noise: Tensor, steps: int
 ) -> Tensor:
     """Take Euler steps along a velocity on the clock."""
@@ -184,7 +184,7 @@ def drawn(
 
 def stock(kind: str, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
     """Let the model draw with the sampler of its own kind, without guidance."""
-    model: Any = made(kind)
+    model: Any = video_model(kind)
     null = torch.zeros(*TOKENS)
     if kind in ("flow", "velocity"):
         return model.step(null, 1.0).sample(noise, tokens, steps)
@@ -201,7 +201,7 @@ def stock(kind: str, noise: Tensor, tokens: Tensor, steps: int) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_a_student_that_has_not_learned_is_a_single_pass_of_its_teacher(kind: str, steps: int) -> None:
-    example = given()
+    example = random_example()
     untrained = system(kind, example, Distillation()).student
     sampled = student.sample(untrained, example.noise, example.tokens, steps)
     expected = stock(kind, example.noise, example.tokens, steps)
@@ -211,7 +211,7 @@ def test_a_student_that_has_not_learned_is_a_single_pass_of_its_teacher(kind: st
 
 @pytest.mark.parametrize("kind", LEARNING)
 def test_a_student_learns_its_guided_teacher_which_stays_as_it_is(kind: str) -> None:
-    example = given()
+    example = random_example()
     taught = system(kind, example, Distillation(ROLLOUT, steps=4, pairs=6, shares=(0.4, 0.4, 0.1)))
     schedule = taught.student.schedule
 
@@ -221,10 +221,10 @@ def test_a_student_learns_its_guided_teacher_which_stays_as_it_is(kind: str) -> 
 
     with torch.no_grad():
         unguided = stock(kind, example.noise, example.tokens, 20)
-        before = drawn(teacher, schedule, example.noise, 20)
+        before = euler_sample(teacher, schedule, example.noise, 20)
     losses = trained(taught, example, 60, 1e-2)
     assert losses[-1] < 0.2 * losses[0]
-    torch.testing.assert_close(drawn(teacher, schedule, example.noise, 20), before)
+    torch.testing.assert_close(euler_sample(teacher, schedule, example.noise, 20), before)
     sampled = student.sample(taught.student, example.noise, example.tokens, 2)
     undistilled = stock(kind, example.noise, example.tokens, 2)
     error = (sampled - before).square().mean()
@@ -233,13 +233,13 @@ def test_a_student_learns_its_guided_teacher_which_stays_as_it_is(kind: str) -> 
 
 
 def test_a_student_learns_from_the_central_difference() -> None:
-    example = given()
+    example = random_example()
     taught = system("flow", example, Distillation(DIFFERENCE))
     losses = trained(taught, example, 40, 1e-3)
     assert losses[-1] < 0.8 * losses[0]
 
 
-def trained(taught: Student, example: Given, steps: int, rate: float) -> list[float]:
+def trained(taught: Student, example: Example, steps: int, rate: float) -> list[float]:
     """Train on the same pairs at every step, so that the loss says what was learned."""
     optimizer = torch.optim.Adam([p for p in taught.parameters() if p.requires_grad], lr=rate)
     learns = {name for name, p in taught.named_parameters() if p.requires_grad}
@@ -258,7 +258,7 @@ def trained(taught: Student, example: Given, steps: int, rate: float) -> list[fl
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
-    example = given()
+    example = random_example()
     taught = system(kind, example, Distillation())
     torch.manual_seed(4)
     for parameter in taught.parameters():
@@ -269,7 +269,7 @@ def test_what_a_run_keeps_makes_the_same_student_again(kind: str) -> None:
     teachers = {"transformer.x": saved["student.adapters"]}
     assert of_teacher(teachers | saved) == teachers
     assert of_teacher(teachers) is None
-    again: Any = made(kind)
+    again: Any = video_model(kind)
     add_spans(again.transformer)
     put_on(again.transformer, of_student(saved))
     assert not any(".lora_" in name for name, _ in again.named_parameters())

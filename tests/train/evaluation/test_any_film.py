@@ -16,7 +16,7 @@ from train.config.run_files import read_run
 from train.evaluate import Request, evaluate, judged
 from train.evaluation.any_film import next_sessions
 from train.evaluation.beside import FLOORS
-from train.evaluation.film_scores import CHANCE, TEMPORAL, Shown, describe, told_apart
+from train.evaluation.film_scores import CHANCE, TEMPORAL, FilmWindows, describe, told_apart
 from train.evaluation.page import page
 
 CONTROLS = ("_rest", "_other_film", "_other_subject", "_null")
@@ -121,7 +121,7 @@ def test_each_film_is_held_against_the_brains_of_the_next_sessions() -> None:
     assert 0.4 < np.nanmean(two) < 0.6
 
 
-def described(seed: int) -> Shown:
+def described(seed: int) -> FilmWindows:
     film = Film(40, seed, "free")
     return describe(film, [(seed, 4.0 * k, 4.0 * k + 4) for k in range(film.windows)])
 

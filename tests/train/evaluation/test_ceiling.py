@@ -21,7 +21,7 @@ from train.evaluation.ceiling import fit_forward, likelihood, predicted_volumes,
 
 WHO = Participant(shape=(48, 48, 30))
 DRIVEN = 40
-BESIDE = 15
+UNDRIVEN = 15
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def inputs(session: PhantomSession, bundle: Bundle, columns: NDArray[np.int64]) 
 def test_voxels_that_no_film_drives_change_nothing(session: PhantomSession) -> None:
     driven = session.head.voxels[:: len(session.head.voxels) // DRIVEN][:DRIVEN]
     undriven = np.setdiff1d(session.head.brain, session.head.voxels)
-    chosen_undriven = undriven[:: len(undriven) // BESIDE][:BESIDE]
+    chosen_undriven = undriven[:: len(undriven) // UNDRIVEN][:UNDRIVEN]
     driven_and_undriven = np.sort(np.concatenate([driven, chosen_undriven]))
     fits = []
     for voxels in (driven, driven_and_undriven):

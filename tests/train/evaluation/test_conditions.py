@@ -12,13 +12,13 @@ from rtdecode.bundle import Manifest
 from rtdecode.phantom.film.film import Film
 from tests.train.tiny import tiny_bundle
 from train.config.run_context import Arrays
-from train.evaluation.beside import CONSTANT, OWN
-from train.evaluation.film_scores import Scores, Shown, describe
+from train.evaluation.beside import CONSTANT, DECODER
+from train.evaluation.film_scores import FilmWindows, Scores, describe
 from train.evaluation.held_out_sessions import HeldOutSessions
 from train.evaluation.kept_decodes import KeptDecodes
 from train.evaluation.reconstruct import Reconstruction
 from train.evaluation.references import References
-from train.evaluation.result import Show
+from train.evaluation.result import Decode
 from train.evaluation.section import EvaluatedRun, HeldOutWindows, sections_of
 from train.evaluation.section_runner import evaluate
 from train.evaluation.sections.condition import told_apart
@@ -26,7 +26,7 @@ from train.interface.system import Condition, Port, Stage, System
 
 
 @cache
-def shown() -> Shown:
+def film_truth() -> FilmWindows:
     film = Film(120, seed=3, cuts="free")
     return describe(film, [(0, 4.0 * k, 4.0 * k + 4) for k in range(film.windows)])
 
@@ -40,19 +40,20 @@ def value(scores: Scores, name: str) -> float:
 def test_a_condition_that_is_what_it_aims_at_tells_all_windows_apart() -> None:
     rng = np.random.default_rng(0)
     aims = rng.standard_normal((30, 8))
-    assert value(told_apart(aims, aims, shown()), "condition_2way") == 1
+    assert value(told_apart(aims, aims, film_truth()), "condition_2way") == 1
     # Its length and what all windows share do not count.
-    assert value(told_apart(7 + 3 * aims, aims, shown()), "condition_2way") == 1
+    assert value(told_apart(7 + 3 * aims, aims, film_truth()), "condition_2way") == 1
     random_conditions = rng.standard_normal((400, 30, 8))
     guessed = [
-        value(told_apart(conditions, aims, shown()), "condition_2way") for conditions in random_conditions
+        value(told_apart(conditions, aims, film_truth()), "condition_2way")
+        for conditions in random_conditions
     ]
     assert np.mean(guessed) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_condition_that_is_always_the_same_tells_none() -> None:
     aims = np.random.default_rng(0).standard_normal((30, 8))
-    assert value(told_apart(np.ones((30, 8)), aims, shown()), "condition_2way") == 0
+    assert value(told_apart(np.ones((30, 8)), aims, film_truth()), "condition_2way") == 0
 
 
 class Dimmed(System):
@@ -69,13 +70,13 @@ class Dimmed(System):
 
     def condition(self, inputs: Arrays) -> Condition:
         numbers = inputs["eeg"][:, 0].astype(int)
-        return Condition(pooled=self.targets(np.stack([shown().clips[n] for n in numbers])))
+        return Condition(pooled=self.targets(np.stack([film_truth().clips[n] for n in numbers])))
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[Any]:
         return condition.pooled
 
     def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
-        return np.stack([np.asarray(shown().clips[int(n)]) * self.gain for n in latents[:, 0]])
+        return np.stack([np.asarray(film_truth().clips[int(n)]) * self.gain for n in latents[:, 0]])
 
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         return []
@@ -101,18 +102,18 @@ class Decoder:
         clips = self.system.frames(inputs["eeg"]).astype(np.uint8)
         return Reconstruction(list(clips), np.zeros((len(clips), 1, 1, 1, 1), np.float32), None)
 
-    def of(self, system: System, manifest: Manifest) -> Show:
+    def of(self, system: System, manifest: Manifest) -> Decode:
         return Decoder(system)
 
-    def without_adapters(self) -> Show | None:
+    def without_adapters(self) -> Decode | None:
         bare = self.system.without_adapters()
         return None if bare is None else Decoder(bare)
 
     @property
-    def kept(self) -> KeptDecodes | None:
+    def archive(self) -> KeptDecodes | None:
         return None
 
-    def anew(self) -> Show:
+    def anew(self) -> Decode:
         return self
 
 
@@ -121,7 +122,7 @@ def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
     inputs = {"eeg": np.arange(30.0)[:, None]}
     bundle = tiny_bundle("ridge")
     run = EvaluatedRun(show, bundle, show.system, References(clips=()))
-    held_out = HeldOutWindows(0, inputs, shown().where, shown())
+    held_out = HeldOutWindows(0, inputs, film_truth().where, film_truth())
     sessions = HeldOutSessions("one session", [np.arange(30)], 30, lambda _: held_out)
     evaluation = evaluate(run, sessions, sections_of(sections))
     return {suffix: scores[0] for suffix, scores in evaluation.scores.items()}
@@ -132,8 +133,8 @@ def test_gains_are_what_clips_lose_without_each_part() -> None:
     show = Decoder(Dimmed(0.9, bare=Dimmed(0.5)))
     scores = evaluated(show)
     # What is decoded for them alone has no figures of its own.
-    assert {*scores} == {OWN}
-    gains = scores[OWN]
+    assert {*scores} == {DECODER}
+    gains = scores[DECODER]
     # Half as bright instead of nine tenths is five times the error: 14 dB.
     assert value(gains, "adapter_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
     assert value(gains, "brain_gain") > 5
@@ -145,9 +146,9 @@ def test_gains_are_what_clips_lose_without_each_part() -> None:
 def test_windows_without_a_match_have_no_gain_of_the_brain_and_a_system_without_adapters_none_of_those() -> (
     None
 ):
-    gains = evaluated(Decoder(Dimmed(0.9)))[OWN]
+    gains = evaluated(Decoder(Dimmed(0.9)))[DECODER]
     assert "adapter_gain" not in gains
-    matched = np.isin(np.arange(30), shown().pairs)
+    matched = np.isin(np.arange(30), film_truth().pairs)
     assert (np.isfinite(gains["brain_gain"][0]) == matched).all()
 
 

@@ -22,7 +22,7 @@ from train.evaluation.film_figures import at_chance, difference, figure, figures
 from train.evaluation.film_scores import (
     CHANCE,
     TEMPORAL,
-    Shown,
+    FilmWindows,
     changes,
     describe,
     in_pairs,
@@ -50,24 +50,24 @@ def film() -> Film:
 
 
 @cache
-def shown() -> Shown:
+def film_truth() -> FilmWindows:
     where = [(0, 4.0 * k, 4.0 * k + 4) for k in range(film().windows)]
     return describe(film(), where, film_clips(film())[:, :-1])
 
 
 def mean() -> np.ndarray:
-    return np.mean(shown().clips, axis=0)
+    return np.mean(film_truth().clips, axis=0)
 
 
 @cache
 def true_scores() -> dict[str, float]:
-    return scores(list(shown().clips))
+    return scores(list(film_truth().clips))
 
 
 def scores(clips: list[np.ndarray]) -> dict[str, float]:
     """Mean of each metric over the windows, under its weights."""
     means = {}
-    for name, (values, weights) in score(clips, shown(), mean(), temperature=0.05).items():
+    for name, (values, weights) in score(clips, film_truth(), mean(), temperature=0.05).items():
         scored = np.isfinite(values) & (weights > 0)
         means[name] = float(np.average(values[scored], weights=weights[scored])) if scored.any() else np.nan
     return means
@@ -105,12 +105,12 @@ def test_the_truth_through_a_codec_is_identified() -> None:
 @pytest.mark.parametrize("which", ["flat", "a window of the film", "another picture", "the mean"])
 def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
     clip = {
-        "flat": np.full_like(shown().clips[0], 90),
-        "a window of the film": np.asarray(shown().clips[4]),
+        "flat": np.full_like(film_truth().clips[0], 90),
+        "a window of the film": np.asarray(film_truth().clips[4]),
         "another picture": np.repeat(clips(1, 7)[0], 8, axis=0),
         "the mean": mean(),
     }[which]
-    means = scores([clip] * len(shown().clips))
+    means = scores([clip] * len(film_truth().clips))
     assert means["identification_2way_matched"] == 0.5
     assert means["order"] == 0.5
     for name in (
@@ -124,8 +124,8 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
     assert means["bits_per_window"] == pytest.approx(0, abs=1e-9)
     # The judge measures such a clip once.
     if which == "flat":
-        count = len(shown().clips)
-        again = score([clip] * count, shown(), clip, 0.05, look_once(clip, count))
+        count = len(film_truth().clips)
+        again = score([clip] * count, film_truth(), clip, 0.05, look_once(clip, count))
         assert again.keys() == means.keys()
         assert np.nanmean(again["ssim"][0]) == pytest.approx(means["ssim"])
 
@@ -133,9 +133,9 @@ def test_a_clip_that_is_always_the_same_wins_nothing(which: str) -> None:
 def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
     """The truth in other colours wins; the truth that stands still, or runs backwards, does not."""
     other = clips(1, 3)[0].mean(axis=0)
-    moved = [np.asarray(clip, np.float64) - clip.mean(axis=0) + other for clip in shown().clips]
-    still = [np.broadcast_to(clip.mean(axis=0), clip.shape) for clip in shown().clips]
-    backwards = [clip[::-1] for clip in shown().clips]
+    moved = [np.asarray(clip, np.float64) - clip.mean(axis=0) + other for clip in film_truth().clips]
+    still = [np.broadcast_to(clip.mean(axis=0), clip.shape) for clip in film_truth().clips]
+    backwards = [clip[::-1] for clip in film_truth().clips]
     assert true_scores()[TEMPORAL] == 1
     assert scores(moved)[TEMPORAL] == 1
     assert scores(still)[TEMPORAL] == 0
@@ -144,7 +144,7 @@ def test_what_changes_within_a_clip_is_judged_without_its_colours() -> None:
 
 
 def test_colours_that_are_told_say_much_and_less_than_the_truth() -> None:
-    colour_clips = (COLOURS_ALONE[suffix](shown().clips).clips for suffix in TOLD_COLOURS)
+    colour_clips = (COLOURS_ALONE[suffix](film_truth().clips).clips for suffix in TOLD_COLOURS)
     flat, still = (scores([*clips])["identification_2way_centred"] for clips in colour_clips)
     assert 0.7 < flat < still < 1
 
@@ -181,12 +181,12 @@ def test_clips_of_other_windows_score_as_by_chance() -> None:
 
 
 def test_strata_are_counted_by_cuts_inside_a_window() -> None:
-    values = score(list(shown().clips), shown(), mean(), 0.05)
+    values = score(list(film_truth().clips), film_truth(), mean(), 0.05)
     counts = [np.isfinite(values[f"identification_2way_centred_cuts_{n}"][0]).sum() for n in (0, 1, 2)]
-    frames = [cut % 32 for cut in shown().cuts]
-    assert sum(counts) == len(shown().clips)
-    assert sum(shown().within) == sum(frame > 0 for frame in frames)
-    assert counts[0] == (shown().within == 0).sum()
+    frames = [cut % 32 for cut in film_truth().cuts]
+    assert sum(counts) == len(film_truth().clips)
+    assert sum(film_truth().within) == sum(frame > 0 for frame in frames)
+    assert counts[0] == (film_truth().within == 0).sum()
 
 
 def test_windows_are_paired_with_those_of_the_most_similar_layout() -> None:
@@ -215,39 +215,48 @@ def test_a_pair_is_won_by_both_one_or_none_of_its_members() -> None:
     assert in_pairs(np.full((2, 2), np.nan), [(0, 1)]).tolist() == [0.5, 0.5]
 
 
-def made(values: list[float], weights: list[float] | None = None) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def sharpness_scores(
+    values: list[float], weights: list[float] | None = None
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     window_weights = np.ones(len(values)) if weights is None else np.array(weights)
     return {"sharpness": (np.array(values), window_weights)}
 
 
 def test_a_window_of_a_fixed_film_is_averaged_over_sessions() -> None:
-    count = len(shown().clips)
-    sessions = [made([0.0] * count), made([1.0] * (count - 1) + [np.nan])]
-    averaged = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=True)["sharpness"]
+    count = len(film_truth().clips)
+    sessions = [sharpness_scores([0.0] * count), sharpness_scores([1.0] * (count - 1) + [np.nan])]
+    averaged = figures({"": sessions, CONSTANT: sessions}, [film_truth()] * 2, CHANCE, fixed=True)[
+        "sharpness"
+    ]
     assert averaged["n"] == count
     # The last window was scored in one session alone.
     assert averaged["value"] == pytest.approx(0.5 * (count - 1) / (count - 0.5))
-    separate = figures({"": sessions, CONSTANT: sessions}, [shown()] * 2, CHANCE, fixed=False)["sharpness"]
+    separate = figures({"": sessions, CONSTANT: sessions}, [film_truth()] * 2, CHANCE, fixed=False)[
+        "sharpness"
+    ]
     assert separate["n"] == 2 * count - 1
 
 
 def test_intervals_resample_sessions_or_blocks() -> None:
-    assert len(np.unique(groups([shown()] * 20, by_session=True)[0])) == 20
-    assert len(np.unique(groups([shown()] * 4, by_session=True)[0])) == 4
+    assert len(np.unique(groups([film_truth()] * 20, by_session=True)[0])) == 20
+    assert len(np.unique(groups([film_truth()] * 4, by_session=True)[0])) == 4
     # A film of 60 s has two blocks of 30 s, and one of ten windows or more.
-    assert len(np.unique(groups([shown()] * 20, by_session=False)[0])) == 40
-    assert len(np.unique(groups([shown()] * 9, by_session=False)[0])) == 9
+    assert len(np.unique(groups([film_truth()] * 20, by_session=False)[0])) == 40
+    assert len(np.unique(groups([film_truth()] * 9, by_session=False)[0])) == 9
     # Three sessions, or three blocks, are too few to be units.
-    assert len(np.unique(groups([shown()] * 3, by_session=True)[0])) == 3 * len(shown().clips)
-    words = [groups([shown()] * count, by_session=count == 4)[1] for count in (4, 20, 9, 1)]
+    assert len(np.unique(groups([film_truth()] * 3, by_session=True)[0])) == 3 * len(film_truth().clips)
+    words = [groups([film_truth()] * count, by_session=count == 4)[1] for count in (4, 20, 9, 1)]
     assert words == ["sessions", "30 s blocks", "blocks of 10 windows or more", "windows"]
 
 
 def test_a_figure_that_too_few_windows_have_is_null_with_its_reason() -> None:
-    count = len(shown().clips)
+    count = len(film_truth().clips)
     values = [1.0] * 4 + [np.nan] * (count - 4)
-    short = {"order": made(values)["sharpness"], "psnr": made([20.0] * count)["sharpness"]}
-    result = figures({"": [short], "_oracle": [short], CONSTANT: [short]}, [shown()], CHANCE, fixed=True)
+    short = {
+        "order": sharpness_scores(values)["sharpness"],
+        "psnr": sharpness_scores([20.0] * count)["sharpness"],
+    }
+    result = figures({"": [short], "_oracle": [short], CONSTANT: [short]}, [film_truth()], CHANCE, fixed=True)
     order = result["order"]
     assert (order["value"], order["ci95"], order["n"], order["chance"]) == (None, None, 4, 0.5)
     assert order["reason"] == f"4 of {count} windows can be scored, and 5 are needed"
@@ -309,25 +318,25 @@ def stored(pixels: Sequence[Pixels]) -> list[StoredClip]:
 def faint() -> list[np.ndarray]:
     """The film, fainter and with grain."""
     rng = np.random.default_rng(5)
-    return [np.asarray(clip) // 2 + rng.integers(0, 60, clip.shape, np.uint8) for clip in shown().clips]
+    return [np.asarray(clip) // 2 + rng.integers(0, 60, clip.shape, np.uint8) for clip in film_truth().clips]
 
 
 def test_clips_in_files_have_the_scores_of_clips_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    in_memory = score(faint(), shown(), mean(), 0.05)
+    in_memory = score(faint(), film_truth(), mean(), 0.05)
     # All that is pixels of them lies in files, too.
     monkeypatch.setattr(clip_file, "IN_MEMORY", 0)
-    on_disk = replace(shown(), clips=list(stored(shown().clips)))
+    on_disk = replace(film_truth(), clips=list(stored(film_truth().clips)))
     on_disk_scores = score(stored(faint()), on_disk, mean(), 0.05)
     assert on_disk_scores.keys() == in_memory.keys()
     for name, pair in in_memory.items():
         np.testing.assert_array_equal(on_disk_scores[name], pair, err_msg=name)
-    described = describe(film(), shown().where)
+    described = describe(film(), film_truth().where)
     assert all(isinstance(clip, StoredClip) for clip in described.clips)
-    for expected, clip in zip(shown().clips, described.clips, strict=True):
+    for expected, clip in zip(film_truth().clips, described.clips, strict=True):
         assert np.array_equal(np.asarray(clip), expected)
-    assert np.array_equal(described.allowed, shown().allowed)
+    assert np.array_equal(described.allowed, film_truth().allowed)
     for name, measured in vars(described.looks).items():
-        assert np.array_equal(measured, getattr(shown().looks, name)), name
+        assert np.array_equal(measured, getattr(film_truth().looks, name)), name
 
 
 def test_clips_of_one_session_are_correlated_less_their_mean() -> None:

@@ -8,14 +8,14 @@ from rtdecode.phantom.film.watched import Pictures
 from rtdecode.scores.intervals import BLOCK
 from tests.refusals import refused
 from train.evaluation.film_scores import describe
-from train.evaluation.held_out_sessions import check_windows, drawn
+from train.evaluation.held_out_sessions import check_windows, draw_windows
 
 FRAMES = 8
 
 
 def test_every_session_gives_a_share_in_stretches_of_neighbours() -> None:
-    assert [rows.tolist() for rows in drawn([3, 4], None)] == [[0, 1, 2], [0, 1, 2, 3]]
-    rows = drawn([100, 7, 95], 67)
+    assert [rows.tolist() for rows in draw_windows([3, 4], None)] == [[0, 1, 2], [0, 1, 2, 3]]
+    rows = draw_windows([100, 7, 95], 67)
     # The short one gives all it has, and the others the rest.
     assert [len(session_rows) for session_rows in rows] == [30, 7, 30]
     for session_rows in rows:
@@ -24,9 +24,9 @@ def test_every_session_gives_a_share_in_stretches_of_neighbours() -> None:
     assert (starts % BLOCK == 0).all()
     assert {*(rows[0] // BLOCK)} != {0, 1, 2}
     # Drawn again, it is the same.
-    assert all(np.array_equal(a, b) for a, b in zip(rows, drawn([100, 7, 95], 67), strict=True))
-    np.testing.assert_array_equal(*drawn([50, 50], 31, same=True))
-    assert sum(map(len, drawn([9, 11], 20))) == 20
+    assert all(np.array_equal(a, b) for a, b in zip(rows, draw_windows([100, 7, 95], 67), strict=True))
+    np.testing.assert_array_equal(*draw_windows([50, 50], 31, same=True))
+    assert sum(map(len, draw_windows([9, 11], 20))) == 20
 
 
 @pytest.mark.parametrize("windows", [3, 201, 0, -4, 40.0, True, "all"])

@@ -32,7 +32,7 @@ from train.evaluation.identification import (
     background_wins,
     classified,
     judge_clips,
-    named,
+    named_figures,
 )
 from train.evaluation.reconstruct import Reconstruction, clips_of, reconstruct
 from train.models.ridge.system import PatchRidge
@@ -143,7 +143,7 @@ def test_a_figure_that_no_window_gives_is_null_and_says_why() -> None:
     spans = [(0, 0.0, 4.0), (0, 4.0, 8.0)]
     events = {0: [Event(4.0 * k, 4.0, "shot", {"background": f"{k}"}) for k in range(2)]}
     corr = correlations(truths, truths, np.zeros((2, 8, 8, 3), np.uint8))
-    figures = named(identification(corr, spans, events), "_eeg")
+    figures = named_figures(identification(corr, spans, events), "_eeg")
     assert figures["identification_2way_eeg"]["value"] == 1
     alike = figures["identification_2way_same_background_eeg"]
     assert (alike["value"], alike["ci95"], alike["n"], alike["chance"]) == (None, None, 0, 0.5)

@@ -18,7 +18,7 @@ from train.config.run_files import read_run
 from train.data.phantom import session_arrays, session_spans
 from train.evaluation.kept_decodes import BeingDecodedError, KeptDecodes
 from train.evaluation.reconstruct import Reconstruction
-from train.evaluation.result import shown
+from train.evaluation.result import make_decode
 from train.interface.system import System, Trained
 
 # The shipped run: a system whose clips carry on from each other, and which nobody has to train.
@@ -71,20 +71,20 @@ def same(first: Reconstruction, second: Reconstruction) -> bool:
 def test_what_was_stopped_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     trained, inputs, where = windows()
     uninterrupted = Stopping(trained.system)
-    plain = shown(uninterrupted, trained.manifest, "1")(inputs, where)  # type: ignore[arg-type]
+    plain = make_decode(uninterrupted, trained.manifest, "1")(inputs, where)  # type: ignore[arg-type]
     assert uninterrupted.calls == max(STOPS)
     for stop_at in STOPS[:-1]:
         archive = KeptDecodes(tmp_path / str(stop_at))
         stopping = Stopping(trained.system, stop_at)
         with pytest.raises(KeyboardInterrupt):
-            shown(stopping, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
+            make_decode(stopping, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
         going_on = Stopping(trained.system)
-        resumed = shown(going_on, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
+        resumed = make_decode(going_on, trained.manifest, "1", archive)(inputs, where)  # type: ignore[arg-type]
         assert same(resumed, plain)
         assert going_on.calls == uninterrupted.calls - stop_at
         # All of it is there now, and nothing is decoded.
         again = Stopping(trained.system, 0)
-        assert same(shown(again, trained.manifest, "1", archive)(inputs, where), plain)  # type: ignore[arg-type]
+        assert same(make_decode(again, trained.manifest, "1", archive)(inputs, where), plain)  # type: ignore[arg-type]
 
 
 def test_clips_go_on_within_those_that_are_drawn_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from train.evaluation.examples import examples
 from train.evaluation.page import floors, page
-from train.evaluation.result import Example, Judged
+from train.evaluation.result import Evaluation, Example
 
 
 def clips(count: int, seed: int = 0, frames: int = 8) -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def test_best_median_and_worst_windows_are_chosen() -> None:
 
 
 def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
-    judged = Judged(
+    judged = Evaluation(
         {
             "score": figure(0.8),
             "score_null": figure(0.4),
@@ -98,7 +98,7 @@ def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
     kinds = [picture["src"].split(";")[0] for picture in parsed.pictures]
     assert kinds == ["data:image/png"] + ["data:image/webp"] * 12
     assert not re.search(r'(src|href)="(?!data:)', text)
-    assert "SIMULATED" not in page(Judged({"score": figure(0.8)}))
+    assert "SIMULATED" not in page(Evaluation({"score": figure(0.8)}))
 
 
 def test_bars_lie_where_their_figures_do() -> None:
@@ -111,7 +111,7 @@ def test_bars_lie_where_their_figures_do() -> None:
         "psnr_null": figure(16.0, chance=None),
         "order": figure(0.0, ci95=None, reason="too few cuts") | {"value": None},
     }
-    text = page(Judged(figures))
+    text = page(Evaluation(figures))
     assert '<i style="width:80.0%"></i><b style="left:75.0%;width:11.0%"></b><u style="left:50.0%">' in text
     assert '<span>null brain</span><div class="track"><i style="width:50.0%"></i>' in text
     assert "0.800, 95 % 0.100" not in text
@@ -131,7 +131,7 @@ def test_a_judge_without_a_null_brain_has_a_row_for_each_figure() -> None:
 
 
 def test_a_clip_moves_at_its_own_pace() -> None:
-    html = page(Judged({}, examples=[Example("best", {"film": clips(1)[0]}, 8.0)]))
+    html = page(Evaluation({}, examples=[Example("best", {"film": clips(1)[0]}, 8.0)]))
     (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', html)
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
     assert picture.is_animated  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from train.config.run_context import Arrays
 from train.config.run_files import read_run
 from train.evaluate import evaluate
 from train.evaluation.any_film import on_film
-from train.evaluation.result import Figures, Request, shown
+from train.evaluation.result import Figures, Request, make_decode
 from train.evaluation.sections.presence import (
     INCONSISTENT,
     NEITHER,
@@ -33,7 +33,7 @@ HOP_S = 4.0
 CHANNELS = 6
 VOXELS = 10
 # Every window of a session is a group of its own; intervals resample sessions.
-KEPT = np.repeat(np.arange(SESSIONS), WINDOWS)
+SESSION_BLOCKS = np.repeat(np.arange(SESSIONS), WINDOWS)
 SURE = 0.9
 
 
@@ -78,7 +78,7 @@ def signals(rng: np.random.Generator, *, code: bool = True, place: int = 0) -> A
     }
 
 
-def judge(sessions: int = SESSIONS, blocks: Any = KEPT, won: float = 1.0) -> Figures:
+def judge(sessions: int = SESSIONS, blocks: Any = SESSION_BLOCKS, won: float = 1.0) -> Figures:
     rng = np.random.default_rng(0)
     judge = Presence(Reader({"latent_shape": np.ones(4)}), HOP_S)
     for _ in range(sessions):
@@ -186,7 +186,7 @@ def test_a_run_is_judged_by_what_it_says_of_brains_and_one_that_says_nothing_is_
     draft = draft_of(run, None)
     request = Request(film="shapes", seeds="1000-1001", seconds=16, oracle=None)
     looker = Looker(plain.weights())
-    show = shown(looker, draft.manifest, tree["noise_key"])
+    show = make_decode(looker, draft.manifest, tree["noise_key"])
     report = on_film(recipe["data"], draft, looker, show, request).figures
     presence_names = {name for name in report if name.startswith(("brain", "confidence"))}
     for kind in (*NEITHER, INCONSISTENT):

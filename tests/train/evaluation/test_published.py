@@ -15,9 +15,9 @@ from tests.train.metrics import tiny_networks
 from tests.train.tiny import tiny
 from train.evaluate import evaluate, read_request
 from train.evaluation.any_film import next_sessions
-from train.evaluation.beside import CONSTANT, NULL, OWN
+from train.evaluation.beside import CONSTANT, DECODER, NULL
 from train.evaluation.film_figures import figures
-from train.evaluation.film_scores import Looks, Scores, Shown
+from train.evaluation.film_scores import FilmWindows, Looks, Scores
 from train.evaluation.image_similarity import likenesses
 from train.evaluation.page import floors
 from train.evaluation.published import CHANCE, Published, load, refuse
@@ -57,12 +57,12 @@ def papers() -> Published:
 
 
 @pytest.fixture(scope="module")
-def film_windows() -> Shown:
+def film_windows() -> FilmWindows:
     """A film of 60 windows: coloured parts that drift, each window by another hand."""
     return film(60, 8)
 
 
-def film(windows: int, frames: int, first: int = 0) -> Shown:
+def film(windows: int, frames: int, first: int = 0) -> FilmWindows:
     clips: list[Pixels] = []
     for seed in range(first, first + windows):
         rng = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def film(windows: int, frames: int, first: int = 0) -> Shown:
         parts = (1 - between) * ends[0] + between * ends[1]
         clips.append(np.kron(parts, np.ones((1, 21, 32, 1))).astype(np.uint8))
     none = np.zeros((windows, 0))
-    return Shown(
+    return FilmWindows(
         clips=clips,
         where=[(0, 4.0 * k, 4.0 * k + 4) for k in range(windows)],
         cuts=[],
@@ -84,27 +84,27 @@ def film(windows: int, frames: int, first: int = 0) -> Shown:
     )
 
 
-def held(number: int, film_windows: Shown) -> HeldOutWindows:
+def held_out_windows(number: int, film_windows: FilmWindows) -> HeldOutWindows:
     return HeldOutWindows(number, {}, film_windows.where, film_windows)
 
 
 def scores(
-    papers: Published, film_windows: Shown, clips: Sequence[Pixels]
+    papers: Published, film_windows: FilmWindows, clips: Sequence[Pixels]
 ) -> tuple[Tally, dict[str, list[Scores]]]:
     mean = np.mean(film_windows.clips, axis=0).astype(np.uint8)
     tally = Tally(papers, mean, film(15, 9).clips)
-    held_out = held(0, film_windows)
+    held_out = held_out_windows(0, film_windows)
     tally.film(held_out)
     same = Decoded([mean] * len(clips))
     by_suffix = {
-        OWN: [tally.score(OWN, Decoded(clips), held_out)],
+        DECODER: [tally.score(DECODER, Decoded(clips), held_out)],
         NULL: [tally.score(NULL, same, held_out)],
         CONSTANT: [tally.score(CONSTANT, same, held_out)],
     }
     return tally, by_suffix | tally.references()
 
 
-def test_the_truth_scores_all_and_the_floors_little(papers: Published, film_windows: Shown) -> None:
+def test_the_truth_scores_all_and_the_floors_little(papers: Published, film_windows: FilmWindows) -> None:
     tally, by_suffix = scores(papers, film_windows, film_windows.clips)
     assert not tally.wants("_rest")
     report = figures(by_suffix, [film_windows], CHANCE, fixed=False)
@@ -137,7 +137,7 @@ def test_the_truth_scores_all_and_the_floors_little(papers: Published, film_wind
     assert report["fvd_training_clips"]["n"] == 15
 
 
-def test_every_figure_stands_beside_its_floors(papers: Published, film_windows: Shown) -> None:
+def test_every_figure_stands_beside_its_floors(papers: Published, film_windows: FilmWindows) -> None:
     _, by_suffix = scores(papers, film_windows, film_windows.clips[::-1])
     report = figures(by_suffix, [film_windows], CHANCE, fixed=False)
     rows = {row["figure"]: row for row in floors(report)}
@@ -151,7 +151,7 @@ def test_every_figure_stands_beside_its_floors(papers: Published, film_windows: 
 
 
 def test_clips_of_other_windows_score_what_the_marginal_allows(
-    papers: Published, film_windows: Shown
+    papers: Published, film_windows: FilmWindows
 ) -> None:
     order = np.random.default_rng(1).permutation(len(film_windows.clips))
     _, by_suffix = scores(papers, film_windows, [film_windows.clips[n] for n in order])
@@ -166,11 +166,11 @@ def test_clips_of_other_windows_score_what_the_marginal_allows(
 
 def test_the_brain_of_another_film_is_held_against_this_one(papers: Published) -> None:
     tally = Tally(papers, film(1, 4).clips[0], [])
-    sessions = [held(number, film(12, 4, 100 * number)) for number in range(5)]
+    sessions = [held_out_windows(number, film(12, 4, 100 * number)) for number in range(5)]
     decodes = [Decoded(held_out.truth.clips) for held_out in sessions]
     for held_out, decoded in zip(sessions, decodes, strict=True):
         tally.film(held_out)
-        assert tally.score(OWN, decoded, held_out)["retrieval_rank"][0].mean() > 0.95
+        assert tally.score(DECODER, decoded, held_out)["retrieval_rank"][0].mean() > 0.95
     stand_ins = [
         tally.stand_in("_other_film", decodes[session].stands_in(session, steps), held_out)
         for held_out in sessions
@@ -181,25 +181,25 @@ def test_the_brain_of_another_film_is_held_against_this_one(papers: Published) -
 
 
 def test_clips_of_other_times_are_read_from_what_was_seen_of_them(
-    papers: Published, film_windows: Shown
+    papers: Published, film_windows: FilmWindows
 ) -> None:
     tally, by_suffix = scores(papers, film_windows, film_windows.clips)
-    held_out = held(0, film_windows)
+    held_out = held_out_windows(0, film_windows)
     shifted = Decoded(film_windows.clips).stands_in(0, 7)
     np.testing.assert_array_equal(shifted.clips[0], film_windows.clips[7])
     moved = tally.stand_in("_shifted", shifted, held_out)
     again, _ = scores(papers, film_windows, shifted.clips)
-    for metric, (values, _) in again.score(OWN, Decoded(shifted.clips), held_out).items():
+    for metric, (values, _) in again.score(DECODER, Decoded(shifted.clips), held_out).items():
         np.testing.assert_allclose(moved[metric][0], values)
-    assert moved["retrieval_rank"][0].mean() < by_suffix[OWN][0]["retrieval_rank"][0].mean()
+    assert moved["retrieval_rank"][0].mean() < by_suffix[DECODER][0]["retrieval_rank"][0].mean()
 
 
 def test_pictures_alone_need_no_network() -> None:
     short = film(2, 3)
     tally = Tally(Published(pictures=True), short.clips[0], [])
-    held_out = held(0, short)
+    held_out = held_out_windows(0, short)
     tally.film(held_out)
-    assert tally.score(OWN, Decoded(short.clips), held_out) == {}
+    assert tally.score(DECODER, Decoded(short.clips), held_out) == {}
     tally.score(NULL, Decoded(short.clips[::-1]), held_out)
     by_suffix = tally.close(held_out, {})
     assert {*by_suffix} == {"", "_null", "_frozen", CONSTANT}

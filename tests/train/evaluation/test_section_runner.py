@@ -31,7 +31,7 @@ class Keeping(Decoder):
     folder = Path()
 
     @property
-    def kept(self) -> KeptDecodes | None:
+    def archive(self) -> KeptDecodes | None:
         return KeptDecodes(self.folder)
 
 

@@ -20,7 +20,7 @@ from train.closed_form import patch_codec
 from train.closed_form.graph_writer import GraphWriter
 from train.closed_form.shared_space import SharedSpace, fit_space
 from train.data.recorded import Fmri, Recorded
-from train.fitting.fitter import Shown, Story, identified
+from train.fitting.fitter import Screenings, Story, identified
 from train.fitting.shared_space import (
     CODEC,
     MAP,
@@ -137,7 +137,7 @@ def test_a_film_is_put_into_the_space_by_what_the_bundle_says_of_it(newcomer: Ne
     latents = patch_codec.encode(codec, film[firsts[:, None] + steps])
     space = fit_space({"start": latents}, {"start": 3})
     story = replace(newcomer.fitter, codec=codec, space=space).story(
-        recorded, Shown([film], ["film.mp4"], ["0"], [None])
+        recorded, Screenings([film], ["film.mp4"], ["0"], [None])
     )
     np.testing.assert_allclose(story.targets, space.points({"start": latents}), atol=1e-6)
 

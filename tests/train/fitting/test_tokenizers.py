@@ -28,7 +28,7 @@ from tests.refusals import refused
 from train.artifacts.run_folder import restored
 from train.closed_form import patch_codec
 from train.closed_form.film_encoding import fit_features
-from train.closed_form.film_space import Seen
+from train.closed_form.film_space import ClipTargets
 from train.closed_form.structure import structure
 from train.config.recipe import build
 from train.config.run_files import read_run
@@ -37,7 +37,7 @@ from train.data.phantom import session_clips
 from train.data.recorded import Eeg, Fmri, Recorded
 from train.fitting import tokenizer_graph
 from train.fitting.film_tokens import FilmSteps, FilmTokens, Tokenizing
-from train.fitting.fitter import Shown, identified
+from train.fitting.fitter import Screenings, identified
 from train.fitting.tokenizers import TokenizerFit, TokenizerFitter, TokenStory, tokenizer_fitter
 from train.make_fittable import make_fittable
 
@@ -52,7 +52,7 @@ class Newcomer:
     """Somebody whose signals are others, and made by what a film does to the tokenizers of the bundle."""
 
     fitter: TokenizerFitter
-    films: Shown
+    films: Screenings
     recorded: Recorded
     story: TokenStory
 
@@ -74,7 +74,7 @@ def told_by(film: np.ndarray, reads: Tokenizing, base: Bundle, rng: np.random.Ge
     """Let the film lead to tokens at random."""
     clips = clips_at(film, np.arange(WINDOWS) * 4.0, base.manifest.clip, 32)
     codec = patch_codec.fit_codec(clips[::4], 16)
-    film_seen = Seen(patch_codec.encode(codec, clips), structure(clips))
+    film_seen = ClipTargets(patch_codec.encode(codec, clips), structure(clips))
     features = fit_features(film_seen, 4.0)
     assert reads.shares is not None
     assert reads.pooled is not None
@@ -98,7 +98,7 @@ def newcomer() -> Newcomer:
     reads = tokenizer_graph.tokenizing_of(onnx.load_model_from_string(base.read("encode.onnx")), base.path)
     film_tokens = told_by(film, reads, base, rng)
     fitter = tokenizer_fitter(replace(base, stats=base.stats | film_tokens.arrays()))
-    films = Shown([film], ["film.mp4"], ["0"], [None])
+    films = Screenings([film], ["film.mp4"], ["0"], [None])
     starts = np.arange(WINDOWS) * 4.0
     slot_s = 4 + 0.8 * (np.arange(SLOTS) + 0.5)
     fmri = Fmri(

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from train.metrics.hypergeometric import few_ahead
+from train.metrics.hypergeometric import prob_top_k
 
 
 @pytest.mark.parametrize(
@@ -15,9 +15,9 @@ def test_it_is_the_share_of_all_draws(candidates: int, draw_count: int, places: 
     for ahead in range(candidates + 1):
         draws = list(combinations(range(candidates), draw_count))
         won = [sum(rank < ahead for rank in draw) < places for draw in draws]
-        assert few_ahead(ahead, candidates, draw_count, places) == pytest.approx(np.mean(won), abs=1e-12)
+        assert prob_top_k(ahead, candidates, draw_count, places) == pytest.approx(np.mean(won), abs=1e-12)
 
 
 def test_too_few_candidates_give_no_number() -> None:
-    shares = few_ahead(np.array([0, 0, 1]), np.array([3, 4, 4]), 4, 1)
+    shares = prob_top_k(np.array([0, 0, 1]), np.array([3, 4, 4]), 4, 1)
     np.testing.assert_allclose(shares, [np.nan, 1, 0], atol=1e-12)

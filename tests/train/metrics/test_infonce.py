@@ -6,22 +6,22 @@ import pytest
 from train.metrics.infonce import bits, fit_temperature
 
 
-def others(count: int) -> np.ndarray:
+def off_diagonal(count: int) -> np.ndarray:
     return ~np.eye(count, dtype=bool)
 
 
 def test_certainty_is_the_number_of_candidates_and_no_difference_is_nothing() -> None:
-    np.testing.assert_allclose(bits(np.eye(8), others(8), 0.01), 3)
-    np.testing.assert_allclose(bits(np.full((8, 8), 0.3), others(8), 0.01), 0, atol=1e-12)
+    np.testing.assert_allclose(bits(np.eye(8), off_diagonal(8), 0.01), 3)
+    np.testing.assert_allclose(bits(np.full((8, 8), 0.3), off_diagonal(8), 0.01), 0, atol=1e-12)
     # A clip without variance correlates with nothing.
-    np.testing.assert_allclose(bits(np.full((8, 8), np.nan), others(8), 0.01), 0, atol=1e-12)
+    np.testing.assert_allclose(bits(np.full((8, 8), np.nan), off_diagonal(8), 0.01), 0, atol=1e-12)
 
 
 def test_half_of_the_candidates_ruled_out_is_one_bit() -> None:
     same = np.kron(np.eye(2), np.ones((4, 4)))
-    np.testing.assert_allclose(bits(same, others(8), 0.01), 1)
+    np.testing.assert_allclose(bits(same, off_diagonal(8), 0.01), 1)
     # Only those that may be distractors are candidates: the other half are not.
-    np.testing.assert_allclose(bits(same, others(8) & (same > 0), 0.01), 0, atol=1e-12)
+    np.testing.assert_allclose(bits(same, off_diagonal(8) & (same > 0), 0.01), 0, atol=1e-12)
     assert np.isnan(bits(same, np.zeros((8, 8), bool), 1.0)).all()
 
 
@@ -32,14 +32,14 @@ def test_the_bound_stays_below_the_information_and_comes_near_it() -> None:
     truth = rng.standard_normal(800)
     noisy = truth + 0.5 * rng.standard_normal(800)
     similarity = -np.square(noisy[:, None] - truth[None]) / 2
-    temperature = fit_temperature(similarity[:400, :400], others(400))
+    temperature = fit_temperature(similarity[:400, :400], off_diagonal(400))
     assert temperature == pytest.approx(0.25, rel=0.2)
-    bound = bits(similarity[400:, 400:], others(400), temperature).mean()
+    bound = bits(similarity[400:, 400:], off_diagonal(400), temperature).mean()
     expected = np.log2(1 + 4) / 2
     assert expected - 0.15 < bound < expected + 0.1
 
 
 def test_a_wrong_decoder_has_fewer_than_no_bits() -> None:
-    assert bits(1 - np.eye(8), others(8), 0.1).max() < 0
+    assert bits(1 - np.eye(8), off_diagonal(8), 0.1).max() < 0
     # The temperature that fits it best makes all candidates alike.
-    assert bits(1 - np.eye(8), others(8), fit_temperature(1 - np.eye(8), others(8))).min() > -0.01
+    assert bits(1 - np.eye(8), off_diagonal(8), fit_temperature(1 - np.eye(8), off_diagonal(8))).min() > -0.01

@@ -13,7 +13,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.metrics import tiny_networks
 from tests.train.metrics.tiny_networks import CLASSES, FRAMES, SIDE
-from train.metrics.networks import clip_images, dino_images, image_classifier, taken, video_classifier
+from train.metrics.networks import clip_images, dino_images, frame_numbers, image_classifier, video_classifier
 
 
 def film(frames: int, height: int = SIDE, width: int = SIDE, seed: int = 0) -> np.ndarray:
@@ -47,17 +47,17 @@ def test_a_clip_is_classified_by_evenly_spaced_frames(tmp_path: Path) -> None:
     other = clip.copy()
     other[[1, 2, 5, 30]] = 0
     assert np.array_equal(network.read(other), logits)
-    other[taken(33, FRAMES)[1]] = 0
+    other[frame_numbers(33, FRAMES)[1]] = 0
     assert not np.array_equal(network.read(other), logits)
 
 
 def test_the_frames_that_are_taken_are_those_that_are_said() -> None:
     indices = [0, 2, 4, 6, 9, 11, 13, 15, 17, 19, 21, 23, 26, 28, 30, 32]
-    assert taken(33, 16).tolist() == indices
-    assert " ".join(map(str, indices[:-1])) in (taken.__doc__ or "").replace(",", "")
-    assert taken(6, 16).min() == 0
-    assert taken(6, 16).max() == 5
-    assert taken(16, 16).tolist() == list(range(16))
+    assert frame_numbers(33, 16).tolist() == indices
+    assert " ".join(map(str, indices[:-1])) in (frame_numbers.__doc__ or "").replace(",", "")
+    assert frame_numbers(6, 16).min() == 0
+    assert frame_numbers(6, 16).max() == 5
+    assert frame_numbers(16, 16).tolist() == list(range(16))
 
 
 def test_pictures_are_embedded_frame_by_frame(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_another_tokenizer_of_a_pipeline_is_another_key(tmp_path: Path) -> None:
     umt5(tmp_path)
     folder = tmp_path / "text_encoder"
     before = prompt(folder, CPU, licence=LICENCE).source
-    assert "tokenizer_config.json" in before.stated()["files"]
+    assert "tokenizer_config.json" in before.to_manifest()["files"]
     words(tmp_path / "tokenizer", longest=7)
     assert prompt(folder, CPU, licence=LICENCE).source.digest != before.digest
 

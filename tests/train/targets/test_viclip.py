@@ -111,7 +111,7 @@ def test_a_clip_is_embedded_as_the_published_layers_say(tmp_path: Path) -> None:
     path = saved(tmp_path / "ViClip.pth", state)
     clips = Films(frames=17, side=SIDE).read("clips", [0, 1])
     target = action(path, CPU, licence=LICENCE)
-    assert (target.name, target.source.stated()["files"]) == ("action", ["ViClip.pth"])
+    assert (target.name, target.source.to_manifest()["files"]) == ("action", ["ViClip.pth"])
     values = target.opened()(clips)["values"]
     assert values.shape == (2, FEATURES)
     for clip, vector in zip(clips, values, strict=True):

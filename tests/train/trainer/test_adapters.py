@@ -26,13 +26,13 @@ class Film(Trainable):
         super().__init__()
         self.generator = cogvideox()
 
-    def drawn(self, latents: Tensor) -> Tensor:
+    def velocity(self, latents: Tensor) -> Tensor:
         tokens = torch.ones(len(latents), 3, 8)
         level = torch.full((len(latents),), 500)
         return self.generator(latents, tokens, level, return_dict=False)[0]
 
     def losses(self, batch: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        return {name: self.drawn(batch).square().mean() for name in names}
+        return {name: self.velocity(batch).square().mean() for name in names}
 
 
 def latents(place: Place) -> Tensor:
@@ -71,11 +71,11 @@ def test_a_generator_is_tuned_by_an_adapter_that_is_merged_on_request(tmp_path: 
     assert merged.state_dict().keys() == plain.state_dict().keys()
     batch = latents(Place("any", 2, 9, 0, 0))
     with torch.no_grad():
-        expected = adapted.drawn(batch)
-        assert (expected - plain.drawn(batch)).abs().max() > 0.01
-        torch.testing.assert_close(merged.drawn(batch), expected, rtol=1e-4, atol=1e-5)
+        expected = adapted.velocity(batch)
+        assert (expected - plain.velocity(batch)).abs().max() > 0.01
+        torch.testing.assert_close(merged.velocity(batch), expected, rtol=1e-4, atol=1e-5)
         merge(adapted.generator)
-        torch.testing.assert_close(adapted.drawn(batch), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(adapted.velocity(batch), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_checkpoints_hold_what_learns_alone(tmp_path: Path) -> None:
@@ -134,25 +134,25 @@ def test_some_adapters_are_bypassed_for_a_while() -> None:
     torch.manual_seed(0)
     film = Film()
     batch = torch.randn(1, 2, 4, 4, 4)
-    outputs = {"neither": film.drawn(batch)}
+    outputs = {"neither": film.velocity(batch)}
     for name in ("first", "second"):
         inject(film, "generator", name, LORA)
         for parameter_name, parameter in film.named_parameters():
             if f".lora_B.{name}." in parameter_name:
                 parameter.normal_(std=0.5)
-        outputs[name] = film.drawn(batch)
+        outputs[name] = film.velocity(batch)
     learns = {name: n % 2 == 0 for n, (name, _) in enumerate(film.named_parameters())}
     for name, parameter in film.named_parameters():
         parameter.requires_grad_(learns[name])
     with bypassed(film, ["second"]):
-        assert torch.equal(film.drawn(batch), outputs["first"])
+        assert torch.equal(film.velocity(batch), outputs["first"])
     with bypassed(film, ["first", "second"]):
-        assert torch.equal(film.drawn(batch), outputs["neither"])
-    assert torch.equal(film.drawn(batch), outputs["second"])
+        assert torch.equal(film.velocity(batch), outputs["neither"])
+    assert torch.equal(film.velocity(batch), outputs["second"])
     assert not torch.allclose(outputs["second"], outputs["first"], atol=1e-3)
     assert {name: p.requires_grad for name, p in film.named_parameters()} == learns
     remove(film)
-    assert torch.equal(film.drawn(batch), outputs["neither"])
+    assert torch.equal(film.velocity(batch), outputs["neither"])
 
 
 def test_an_adapter_on_weights_of_half_precision_keeps_what_it_was_trained_to() -> None:

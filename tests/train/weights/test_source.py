@@ -25,7 +25,7 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
 def test_a_manifest_gets_no_folders(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"")
-    record = of_files([path], "lora", "MIT").stated()
+    record = of_files([path], "lora", "MIT").to_manifest()
     assert record == {
         "files": ["w.safetensors"],
         "sha256": hashlib.sha256(b"").hexdigest(),

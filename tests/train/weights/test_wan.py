@@ -7,7 +7,7 @@ from tests.train.weights.models import cogvideox, wan
 from train.weights.wan import original_names
 
 # From the published checkpoints and adapters.
-KNOWN = {
+EXPECTED_NAMES = {
     "blocks.1.self_attn.q.weight": "blocks.1.attn1.to_q.weight",
     "blocks.0.self_attn.norm_k.weight": "blocks.0.attn1.norm_k.weight",
     "blocks.0.cross_attn.o.bias": "blocks.0.attn2.to_out.0.bias",
@@ -26,7 +26,7 @@ KNOWN = {
 def test_each_parameter_has_one_original_name() -> None:
     module = wan(image=True)
     names = original_names(module)
-    assert {name: names[name] for name in KNOWN} == KNOWN
+    assert {name: names[name] for name in EXPECTED_NAMES} == EXPECTED_NAMES
     assert sorted(names.values()) == sorted(name for name, _ in module.named_parameters())
 
 

@@ -29,13 +29,13 @@ from rtdecode.signal.volume.projection import Projection
 from train.data.arrays import in_head
 from train.data.dataset import Acquired, Chain, Column, WindowTable
 from train.data.layouts.bids_eeg import SFREQ, TRIGGER, check_caps, eeg_montage, eeg_windows
-from train.data.layouts.bids_files import IMAGES, BidsRun, Shown, bids_runs, shown_by_events, volume_files
+from train.data.layouts.bids_files import IMAGES, BidsRun, ShownFilm, bids_runs, shown_by_events, volume_files
 from train.data.layouts.bids_timing import pauses
 from train.data.layouts.bids_windows import check_places, cut_films
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.film_sound import film_sound, has_sound
 from train.data.layouts.stored_arrays import finite, image
-from train.data.window_tables import Rows, asked, chosen
+from train.data.window_tables import Rows, checked_rows, chosen
 
 LAG_S = 4.0
 _RAW = (
@@ -97,11 +97,11 @@ class Bids:
     columns: Sequence[Column]
     sfreq: float | None
     missing: Sequence[str] = ()
-    held: dict[str, Any] = field(default_factory=dict, repr=False)
+    last_cut: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, window_rows = checked_rows(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
             return self._of_films(window_rows, self._clips_of)
         if column == "sound":
@@ -175,7 +175,7 @@ class Bids:
 
     def _eeg_of_run(self, number: int, run_rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run a run's EEG through the chain and cut its windows, or return them if they were cut last."""
-        if self.held.get("eeg run") != number:
+        if self.last_cut.get("eeg run") != number:
             path = self.runs[number].eeg
             assert path is not None
             assert self.tr_s is not None
@@ -190,13 +190,13 @@ class Bids:
                 trigger=self.options.trigger,
                 dummies=_dummies(self.runs[number]),
             )
-            self.held["eeg run"] = number
-            self.held["eeg"] = finite(cut[np.argsort(order)], path)
-        return self.held["eeg"]
+            self.last_cut["eeg run"] = number
+            self.last_cut["eeg"] = finite(cut[np.argsort(order)], path)
+        return self.last_cut["eeg"]
 
     def _volumes(self, number: int) -> NDArray[Any]:
         """Read the volumes of a run, (voxel, volume), or return them if it was read last."""
-        if self.held.get("run") != number:
+        if self.last_cut.get("run") != number:
             path = self.runs[number].bold
             try:
                 volumes = np.asarray(image(path).dataobj)
@@ -207,21 +207,21 @@ class Bids:
                     path=path,
                     error=error,
                 ) from error
-            self.held["run"] = number
-            self.held["volumes"] = volumes.reshape(-1, volumes.shape[3])
-        return self.held["volumes"]
+            self.last_cut["run"] = number
+            self.last_cut["volumes"] = volumes.reshape(-1, volumes.shape[3])
+        return self.last_cut["volumes"]
 
     def _head(self, subject: str) -> NDArray[np.int64]:
         """Find the voxels of a subject's head, by fMRIPrep's mask of the first run, or by its mean."""
-        if subject not in self.held:
+        if subject not in self.last_cut:
             first = int(self.where[self.windows.subject == subject][0, 0])
             mask = self._mask(first)
             if mask is None:
                 mean = self._volumes(first).mean(1, dtype=np.float64)
-                self.held[subject] = in_head(finite(mean, self.runs[first].bold))
+                self.last_cut[subject] = in_head(finite(mean, self.runs[first].bold))
             else:
-                self.held[subject] = np.flatnonzero(mask)
-        return self.held[subject]
+                self.last_cut[subject] = np.flatnonzero(mask)
+        return self.last_cut[subject]
 
     def _mask(self, number: int) -> NDArray[Any] | None:
         bold = self.runs[number].bold
@@ -314,7 +314,7 @@ def opened_runs(
     folder: Path,
     subjects: list[str] | None,
     runs: Sequence[BidsRun],
-    shown_in: Callable[[BidsRun], list[Shown]],
+    shown_in: Callable[[BidsRun], list[ShownFilm]],
     options: Options,
     layout: str = "bids",
     extra_notes: Sequence[str] = (),

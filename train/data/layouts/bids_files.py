@@ -26,7 +26,7 @@ _EEG = (".vhdr", ".edf", ".bdf", ".set")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ShownFilm:
     """A film that was shown in a run.
 
     Attributes
@@ -149,7 +149,7 @@ def sidecar_of(root: Path, path: Path) -> dict[str, Any]:
     return metadata
 
 
-def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
+def shown_by_events(folder: Path, run: BidsRun) -> list[ShownFilm]:
     """Read which films the events of a run name (``stim_file``, below ``stimuli``).
 
     Raises
@@ -183,7 +183,7 @@ def shown_by_events(folder: Path, run: BidsRun) -> list[Shown]:
                 path=run.events,
                 film=name,
             )
-        showings.append(Shown(onset, _seconds(run.events, row, "duration"), film))
+        showings.append(ShownFilm(onset, _seconds(run.events, row, "duration"), film))
     return showings
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.timing import exact
 from train.data.dataset import WindowTable
-from train.data.layouts.bids_files import BidsRun, Shown
+from train.data.layouts.bids_files import BidsRun, ShownFilm
 from train.data.layouts.bids_timing import VolumeTimes, volume_times
 from train.data.layouts.film_clips import film_length_s
 from train.data.layouts.stored_arrays import image
@@ -60,7 +60,7 @@ class CutFilms:
 def cut_films(
     folder: Path,
     runs: Sequence[BidsRun],
-    shown_in: Callable[[BidsRun], list[Shown]],
+    shown_in: Callable[[BidsRun], list[ShownFilm]],
     lag_s: float,
     window_s: float | None,
 ) -> CutFilms:

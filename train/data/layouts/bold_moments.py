@@ -24,7 +24,7 @@ from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.film_clips import CLIP_FPS, CLIP_SIZE, film_clips
 from train.data.layouts.pickled_arrays import unpickled
 from train.data.layouts.stored_arrays import finite
-from train.data.window_tables import Rows, asked, chosen, joined
+from train.data.window_tables import Rows, checked_rows, chosen, joined
 
 _ENDING = "_betas-GLMsingle_type-typed_z=1.pkl"
 _PLACES = ("", "prepared_allvoxel_pkl", "betas-prepared/prepared_allvoxel_pkl")
@@ -78,7 +78,7 @@ class BoldMoments:
     notes: Sequence[str]
     size: tuple[int, int]
     fps: float | None
-    held: dict[str, "_Responses"] = field(default_factory=dict, repr=False)
+    responses_of: dict[str, "_Responses"] = field(default_factory=dict, repr=False)
     layout: str = "bold-moments"
     study: str = "bold-moments"
     window_s: float = _WINDOW_S
@@ -90,7 +90,7 @@ class BoldMoments:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, window_rows = checked_rows(self.windows, rows, column, self.columns, self.folder)
         if column == "clips":
             assert self.fps is not None
             # Several showings of a video read it once.
@@ -100,10 +100,10 @@ class BoldMoments:
             return np.concatenate(cut)[places]
         responses = self._responses(subject)
         test = self.windows.held_out[window_rows]
-        values = np.empty((len(window_rows), 1, int(responses.kept.sum())), np.float32)
+        values = np.empty((len(window_rows), 1, int(responses.living.sum())), np.float32)
         for stored, where in zip(responses.data, (~test, test), strict=True):
             picked = stored[self.video[window_rows][where], self.windows.repeat[window_rows][where]]
-            values[where, 0] = finite(picked[:, responses.kept], responses.path)
+            values[where, 0] = finite(picked[:, responses.living], responses.path)
         return values
 
     def regions(self, subject: str) -> Mapping[str, NDArray[np.bool_]]:
@@ -117,17 +117,17 @@ class BoldMoments:
                 other = _Responses.read(path)
                 if other.indices is not None:
                     name = path.name.removesuffix(_ENDING)
-                    masks[name] = np.isin(responses.indices[responses.kept], other.indices)
+                    masks[name] = np.isin(responses.indices[responses.living], other.indices)
         return masks
 
     def acquired(self, subject: str) -> None:
         """Return nothing: the release names neither its channels nor the place of its voxels."""
 
     def _responses(self, subject: str) -> "_Responses":
-        if subject not in self.held:
-            self.held.clear()
-            self.held[subject] = _Responses.read(_whole(self.folder / subject))
-        return self.held[subject]
+        if subject not in self.responses_of:
+            self.responses_of.clear()
+            self.responses_of[subject] = _Responses.read(_whole(self.folder / subject))
+        return self.responses_of[subject]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ class _Responses:
 
     path: Path
     data: tuple[NDArray[Any], NDArray[Any]]
-    kept: NDArray[np.bool_]
+    living: NDArray[np.bool_]
     indices: NDArray[np.int64] | None
 
     @classmethod

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite, image
-from train.data.window_tables import Rows, asked, chosen, joined, of_run
+from train.data.window_tables import Rows, checked_rows, chosen, joined, of_run
 
 _RESULTS = Path("MNINonLinear", "Results")
 # Windows are a whole number of volumes, about so long, s.
@@ -75,7 +75,7 @@ class Hcp:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        _, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        _, window_rows = checked_rows(self.windows, rows, column, self.columns, self.folder)
         numbers, firsts = self.where[window_rows].T
         read: list[NDArray[np.float32]] = []
         opened_runs = {int(number): image(self.runs[number], "CIFTI") for number in np.unique(numbers)}

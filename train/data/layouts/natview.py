@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rtdecode.errors import UsageError
 from train.data.layouts.bids import Bids, Options, opened_runs
-from train.data.layouts.bids_files import BidsRun, Shown, bids_runs, entities_of, volume_files
+from train.data.layouts.bids_files import BidsRun, ShownFilm, bids_runs, entities_of, volume_files
 
 # Task -> the film's file, and how long it was shown, s.
 _FILMS = {
@@ -74,8 +74,8 @@ def opened(folder: Path, subjects: list[str] | None = None, options: Options | N
             tasks=sorted(absent),
         )
 
-    def shown(run: BidsRun) -> list[Shown]:
-        return [Shown(_ONSET_S, Fraction(_FILMS[run.task][1]), films[run.task])]
+    def films_of(run: BidsRun) -> list[ShownFilm]:
+        return [ShownFilm(_ONSET_S, Fraction(_FILMS[run.task][1]), films[run.task])]
 
     runs_with_film = [run for run in runs if run.task not in absent]
     skipped = sorted({run.task for run in runs} & absent)
@@ -85,5 +85,5 @@ def opened(folder: Path, subjects: list[str] | None = None, options: Options | N
         else ()
     )
     return opened_runs(
-        folder, subjects, runs_with_film, shown, options or Options(), "natview", (_ONSET, *without)
+        folder, subjects, runs_with_film, films_of, options or Options(), "natview", (_ONSET, *without)
     )

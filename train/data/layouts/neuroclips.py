@@ -22,7 +22,7 @@ from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts import cc2017
 from train.data.layouts.stored_arrays import finite, mapped_pt, pixels, present, strings_pt
-from train.data.window_tables import Rows, asked, chosen, joined
+from train.data.window_tables import Rows, checked_rows, chosen, joined
 
 _RELEASE = "the NeuroClips release of cc2017"
 _VOXEL_AXES = ("window", "repeat", "voxel")
@@ -79,7 +79,7 @@ class NeuroClips:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, window_rows = checked_rows(self.windows, rows, column, self.columns, self.folder)
         test = self.windows.held_out[window_rows]
         index = self.index[window_rows]
         if column == "captions":

@@ -36,7 +36,7 @@ from train.data.nodes import grid as grid_of
 from train.data.recorded import raw_bundle
 from train.data.recorded_sessions import recorded_manifest, shared_head, shared_montage, shared_tr
 from train.data.recorded_showing import RecordedShowing, stretches
-from train.data.window_tables import Rows, asked, chosen, joined, of_run
+from train.data.window_tables import Rows, checked_rows, chosen, joined, of_run
 
 # The grid, the pass band and the baseline of the recipe `compact`.
 GRID = grid_of(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
@@ -85,11 +85,11 @@ class Recordings:
     columns: Sequence[Column] = ("eeg", "fmri", "clips")
     chain: Chain = "causal"
     missing: Sequence[str] = ()
-    held: dict[tuple[int, str], Arrays] = field(default_factory=dict, repr=False)
+    last_arrays: dict[tuple[int, str], Arrays] = field(default_factory=dict, repr=False)
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        _, window_rows = asked(self.windows, rows, column, self.columns, self.folder)
+        _, window_rows = checked_rows(self.windows, rows, column, self.columns, self.folder)
         numbers, places = self.where[window_rows].T
         by_position: dict[int, NDArray[Any]] = {}
         # One showing after another, so that each is run through the chain once.
@@ -113,18 +113,20 @@ class Recordings:
 
     def _arrays(self, number: int, column: str) -> Arrays:
         kind = "clips" if column == "clips" else "signals"
-        if (number, kind) not in self.held:
-            for key in [key for key in self.held if key[1] == kind]:
-                del self.held[key]
+        if (number, kind) not in self.last_arrays:
+            for key in [key for key in self.last_arrays if key[1] == kind]:
+                del self.last_arrays[key]
             showing = self.showings[number]
             if kind == "clips":
                 # Without the frame after each window.
-                self.held[number, kind] = {"clips": showing.film().clips[:, : shown_frames(showing.draft)]}
+                self.last_arrays[number, kind] = {
+                    "clips": showing.film().clips[:, : shown_frames(showing.draft)]
+                }
             else:
-                self.held[number, kind] = showing.arrays(
+                self.last_arrays[number, kind] = showing.arrays(
                     raw_bundle(showing.draft, showing.head, showing.level)
                 )
-        return self.held[number, kind]
+        return self.last_arrays[number, kind]
 
 
 def recognises(folder: Path) -> bool:

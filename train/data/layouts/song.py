@@ -25,7 +25,7 @@ from rtdecode.errors import UsageError
 from train.data.dataset import Chain, Column, WindowTable
 from train.data.layouts.stored_arrays import finite
 from train.data.shards import array_header
-from train.data.window_tables import Rows, asked, chosen, joined, of_run
+from train.data.window_tables import Rows, checked_rows, chosen, joined, of_run
 
 _PREFIX = "song_"
 # Signals (person, volume, parcel) and features (second, feature) of a film.
@@ -107,7 +107,7 @@ class Song:
 
     def read(self, column: Column, rows: Rows) -> NDArray[Any]:
         """Read a column of some windows; see `train.data.dataset.DataSet.read`."""
-        subject, numbers = asked(self.windows, rows, column, self.columns, self.folder)
+        subject, numbers = checked_rows(self.windows, rows, column, self.columns, self.folder)
         films = self.windows.run[numbers]
         volumes = np.rint(self.windows.start_s[numbers] / (self.window_s / self.slots)).astype(np.int64)
         first = self.films[str(films[0])]

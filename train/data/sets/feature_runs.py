@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.config.recipe import words
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data import splits
 from train.data.dataset import DataSet
 from train.data.examined import examined
@@ -114,7 +114,7 @@ class FeatureSet:
         scales = statistics(self.data, self.split.train)
         # Every window is read for a training or a judgement, so the signals are looked at as well.
         examination = examined(self.data, self.split, scales, None, signals=True)
-        return [self.division, *self.data.notes, *examination.told()]
+        return [self.division, *self.data.notes, *examination.sentences()]
 
 
 @dataclass
@@ -154,7 +154,7 @@ class FeatureRuns:
                 leave_out=self.leave_out,
             )
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Open the data set, and refuse what cannot be trained on, before any signal is read.
 
         Raises

@@ -27,7 +27,7 @@ from train.data.layouts import (
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class WindowCut:
     """How windows are cut where a layout leaves it to the reader, and how their clips look.
 
     Attributes
@@ -106,7 +106,7 @@ def opened(
     folder: Path,
     layout: str | None = None,
     subjects: list[str] | None = None,
-    cut: Cut | None = None,
+    cut: WindowCut | None = None,
 ) -> DataSet:
     """Open a folder of data.
 
@@ -141,7 +141,7 @@ def opened(
     return LAYOUTS[name].opened(folder, subjects) if cut is None else _cut(name, folder, subjects, cut)
 
 
-def _cut(name: str, folder: Path, subjects: list[str] | None, cut: Cut) -> DataSet:
+def _cut(name: str, folder: Path, subjects: list[str] | None, cut: WindowCut) -> DataSet:
     fps = float(cut.fps)
     if name == "bids":
         window_s = None if cut.window is None else float(cut.window)

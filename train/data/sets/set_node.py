@@ -17,7 +17,7 @@ from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid, exact
 from train.config.builders import Later
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data import regions, several_sets, splits
 from train.data.chain import draft_manifest
 from train.data.clip_grid import SIZE, ClipGrid, clip_of, read_size
@@ -27,7 +27,7 @@ from train.data.participant_values import FolderSubject, folders_of, read_subjec
 from train.data.phantom import MODALITIES, read_modalities
 from train.data.reproducible_voxels import segments
 from train.data.set_windows import CHOICES, DRIVEN, REPRODUCIBLE, SetWindows
-from train.data.sets.opening import CUT, Cut, check_columns, opened
+from train.data.sets.opening import CUT, WindowCut, check_columns, opened
 from train.data.several_sets import Participants
 from train.data.splits import Split
 from train.data.taught import Taught
@@ -180,7 +180,7 @@ class DataSetWindows:
         rows, columns = clip if isinstance(clip, tuple) else (clip.height, clip.width)
         return self if self.size == (rows, columns) else replace(self, clip=f"{rows}x{columns}")
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Open the data sets, and refuse what cannot be trained on.
 
         Raises
@@ -201,11 +201,11 @@ class DataSetWindows:
         sentences = [prepared.notice(windows.draft) for windows in every_set]
         terminal.say(*filter(None, dict.fromkeys(sentences)))
 
-    def taught(self, work: Work) -> Taught:
+    def taught(self, work: RunContext) -> Taught:
         """Read the windows that teach, of one participant; their signals lie among the run's stages."""
         return self.opened(work.data).taught(work.stages / SIGNALS)
 
-    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+    def everybody_taught(self, work: RunContext) -> dict[str, Taught]:
         """Read the windows that teach, by participant, the default one first.
 
         Raises
@@ -361,7 +361,7 @@ class DataSetWindows:
             )
         return regions.parts(region, region_masks), np.flatnonzero(regions.joined(region, region_masks))
 
-    def _cut(self, own_keys: OwnKeys, window_s: float | None = None) -> Cut | None:
+    def _cut(self, own_keys: OwnKeys, window_s: float | None = None) -> WindowCut | None:
         """Return how windows are cut and clips look; None where nothing is said of it.
 
         `window_s` is how long windows are, where that is known.
@@ -373,7 +373,7 @@ class DataSetWindows:
                 None if seconds is None else exact(seconds) for seconds in (own_keys.window, own_keys.lag)
             )
             length = window if window_s is None else exact(round(window_s, 4))
-            return Cut(self._fps(length), self.size, window, lag)
+            return WindowCut(self._fps(length), self.size, window, lag)
         except (ValueError, TypeError, LookupError) as error:
             raise UsageError(
                 "data-cut-invalid",

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from rtdecode.timing import exact
-from train.config.run_context import tracked
+from train.config.run_context import progress
 from train.data.clip_grid import SIZE
 from train.data.dataset import DataSet
 from train.data.set_windows import SetWindows
-from train.data.sets.opening import Cut, check_columns, opened, recognised
+from train.data.sets.opening import WindowCut, check_columns, opened, recognised
 from train.data.standard import statistics
 
 # How volumes of another number of voxels are read.
@@ -113,7 +113,7 @@ def read_unlabelled(
     UsageError
         If there is no such data, or nothing of it may teach.
     """
-    cut = None if window_s is None else Cut(_ANY_FPS, SIZE, exact(window_s))
+    cut = None if window_s is None else WindowCut(_ANY_FPS, SIZE, exact(window_s))
     data = opened(folder, None, None, cut)
     check_columns(data, "fmri")
     rows = teaching_rows(data, target)
@@ -127,7 +127,7 @@ def read_unlabelled(
         )
     moments = statistics(data, rows, ["fmri"])
     parts = []
-    for subject in tracked(list(moments), "reading volumes without labels"):
+    for subject in progress(list(moments), "reading volumes without labels"):
         subject_rows = rows[data.windows.subject[rows] == subject]
         mean = moments[subject].mean["fmri"]
         scale = moments[subject].deviation["fmri"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rtdecode.scores.accuracy import identification_nway
 from rtdecode.scores.ties import TOLERANCE
 from train.evaluation.beside import CONSTANT
-from train.evaluation.film_scores import Matrix, Scores, Shown
+from train.evaluation.film_scores import FilmWindows, Matrix, Scores
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
 from train.interface.system import System
 
@@ -49,7 +49,7 @@ class _Told(Scorer):
         return {} if decoded.vectors is None else told_apart(decoded.vectors, aims, windows.truth)
 
 
-def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], truth: Shown) -> Scores:
+def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], truth: FilmWindows) -> Scores:
     """Identify windows by their vectors, each set less its own mean over the session, by the cosine.
 
     Parameters

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from rtdecode.scores.accuracy import psnr
-from train.evaluation.beside import EXCHANGED, NULL, OWN, WITHOUT_ADAPTERS
+from train.evaluation.beside import DECODER, EXCHANGED, NULL, WITHOUT_ADAPTERS
 from train.evaluation.decoders import exchanged_rows
 from train.evaluation.film_scores import Matrix, Scores
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows, Scorer, Section
@@ -39,7 +39,7 @@ class _Gained(Scorer):
         self._quality: dict[str, Matrix] = {}
 
     def wants(self, suffix: str) -> bool:
-        return self._has_aims and suffix in (OWN, *_OVER)
+        return self._has_aims and suffix in (DECODER, *_OVER)
 
     def film(self, windows: HeldOutWindows) -> None:
         self._has_aims = self._system.targets(windows.truth.clips[:1]) is not None
@@ -54,11 +54,11 @@ class _Gained(Scorer):
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         weights = np.ones(len(windows.truth.clips))
-        own_quality = self._quality.pop(OWN, None)
+        own_quality = self._quality.pop(DECODER, None)
         if own_quality is None:
             return {}
         gains = {_OVER[suffix]: own_quality - other for suffix, other in self._quality.items()}
         # A window that is paired with none has no other brain.
         is_paired = exchanged_rows(windows.truth) != np.arange(len(weights))
         gains["brain_gain"] = np.where(is_paired, gains["brain_gain"], np.nan)
-        return {OWN: {name: (gain, weights) for name, gain in gains.items()}}
+        return {DECODER: {name: (gain, weights) for name, gain in gains.items()}}

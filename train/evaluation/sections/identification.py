@@ -3,9 +3,9 @@
 from train.evaluation.beside import (
     CEILING,
     CONSTANT,
+    DECODER,
     FLOORS,
     ORACLE,
-    OWN,
     REVERSED,
     ROUTES,
 )
@@ -20,13 +20,13 @@ _MAIN_METRICS = (
 )
 # The suffixes under which windows are also told apart by their number of cuts. Those of a constant stand in
 # the figures of all.
-_BY_CUTS = (OWN, ORACLE, CEILING, CONSTANT)
+_BY_CUTS = (DECODER, ORACLE, CEILING, CONSTANT)
 _BITS = "bits_per_window"
 # What bits are computed with where they are left out.
 _ANY_TEMPERATURE = 1.0
 
 
-class Identification(Section):
+class IdentificationSection(Section):
     """See the module."""
 
     def begin(self, run: EvaluatedRun) -> Scorer:
@@ -57,5 +57,5 @@ def stands(metric: str, suffix: str) -> bool:
         return metric == TEMPORAL
     if "_cuts_" in metric and suffix not in _BY_CUTS:
         return False
-    is_told_few = suffix in FLOORS or (suffix in ROUTES and suffix != OWN)
+    is_told_few = suffix in FLOORS or (suffix in ROUTES and suffix != DECODER)
     return metric in _MAIN_METRICS or not is_told_few

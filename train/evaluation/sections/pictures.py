@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from train.evaluation.beside import CONSTANT, FLOORS, HELPERS, ORACLE, OWN, REVERSED, ROUTES
+from train.evaluation.beside import CONSTANT, DECODER, FLOORS, HELPERS, ORACLE, REVERSED, ROUTES
 from train.evaluation.film_scores import (
     PICTURES_CHANCE,
     TOLD_COLOUR,
+    FilmWindows,
     Scores,
-    Shown,
     look_once,
     pictured,
 )
@@ -19,7 +19,7 @@ from train.metrics.cuts import step_profile
 # Of one modality alone, of clips that know colours alone and of those backwards, there are no pictures.
 _LEFT_OUT = (*ROUTES, *FLOORS, REVERSED, *HELPERS)
 # No signal changes a clip of the true colour.
-_OF_COLOUR = (OWN, ORACLE, CONSTANT)
+_OF_COLOUR = (DECODER, ORACLE, CONSTANT)
 # Steps after a seam: the seam itself and a second.
 _STEPS = 9
 
@@ -42,10 +42,10 @@ class _Pictured(Scorer):
         self._profiles: list[_Profile] = []
 
     def wants(self, suffix: str) -> bool:
-        return suffix == OWN or suffix not in _LEFT_OUT
+        return suffix == DECODER or suffix not in _LEFT_OUT
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
-        if suffix == OWN:
+        if suffix == DECODER:
             self._profiles += _profiles(decoded, windows.truth)
         truths = windows.truth.clips
         looks = look_once(decoded.clips[0][: len(truths[0])], len(truths)) if suffix == CONSTANT else None
@@ -56,7 +56,7 @@ class _Pictured(Scorer):
         return {"steps after a seam": _steps(self._profiles)}
 
 
-def _profiles(decoded: Decoded, truth: Shown) -> list[_Profile]:
+def _profiles(decoded: Decoded, truth: FilmWindows) -> list[_Profile]:
     frames = len(truth.clips[0])
     clip_steps, count = step_profile([clip[:frames] for clip in decoded.clips], truth.cuts, _STEPS)
     film, _ = step_profile(truth.clips, truth.cuts, _STEPS)

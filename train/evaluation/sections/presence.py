@@ -20,7 +20,7 @@ from rtdecode.scores.reliability import brier_skill, calibration_error, squared_
 from rtdecode.scores.ties import duels
 from train.closed_form.brain_maps import fit_logistic
 from train.config.run_context import Arrays
-from train.evaluation.beside import OTHER_SUBJECT, OWN, REST, ROUTES, only, routes_of
+from train.evaluation.beside import DECODER, OTHER_SUBJECT, RESTING_BRAIN, ROUTES, only, routes_of
 from train.evaluation.film_scores import Scores
 from train.evaluation.reconstruct import brain_of
 from train.evaluation.result import Figures
@@ -66,7 +66,7 @@ class _Noticed(Scorer):
         self._confidence: Matrix | None = None
 
     def wants(self, suffix: str) -> bool:
-        return suffix == OWN
+        return suffix == DECODER
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
         self._confidence = decoded.confidence
@@ -78,8 +78,8 @@ class _Noticed(Scorer):
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         # A clip keeps its promise by being told apart, if the section `identification` did that.
         unknown = np.full(len(windows.truth.clips), np.nan)
-        wins, _ = scores.get(OWN, {}).get("identification_2way_centred", (unknown, None))
-        controls = {_RESTING: REST, _STRANGER: OTHER_SUBJECT}
+        wins, _ = scores.get(DECODER, {}).get("identification_2way_centred", (unknown, None))
+        controls = {_RESTING: RESTING_BRAIN, _STRANGER: OTHER_SUBJECT}
         signals = {
             kind: windows.controls[suffix] for kind, suffix in controls.items() if suffix in windows.controls
         }
@@ -121,7 +121,7 @@ class Presence:
     system: System
     hop_s: float
     routes: Sequence[str] = tuple(ROUTES)
-    _seen: dict[str, list[_Seen]] = field(default_factory=dict)
+    _sessions: dict[str, list[_Seen]] = field(default_factory=dict)
     _confidence: list[Matrix] = field(default_factory=list)
     _wins: list[Matrix] = field(default_factory=list)
     _first: Arrays = field(default_factory=dict)
@@ -149,7 +149,7 @@ class Presence:
         """
         if brain_of(self.system, inputs) is None:
             return
-        number = len(self._seen.get(_TRUE, []))
+        number = len(self._sessions.get(_TRUE, []))
         kinds = {
             _TRUE: inputs,
             "noise": noise(inputs, np.random.default_rng((number, _NOISE))),
@@ -165,7 +165,7 @@ class Presence:
                 self._first = inputs
             self._before = inputs
         for kind, windows in kinds.items():
-            self._seen.setdefault(kind, []).append(self._look(kind, windows))
+            self._sessions.setdefault(kind, []).append(self._look(kind, windows))
         self._wins.append(wins)
         if confidence is not None:
             self._confidence.append(confidence)
@@ -189,12 +189,12 @@ class Presence:
         units : (window,) int
             Of the windows of all sessions, one after the other. Those with the same number are one unit.
         """
-        if not self._seen:
+        if not self._sessions:
             return {}
         self._close()
         figures: Figures = {}
         for kind in (*NEITHER, INCONSISTENT):
-            for route in self._routes(kind) if kind in self._seen else ():
+            for route in self._routes(kind) if kind in self._sessions else ():
                 figures |= self._told_apart(kind, route, units)
         return figures | self._promised(units)
 
@@ -205,19 +205,19 @@ class Presence:
         """
         if not self._first:
             return
-        sessions = len(self._seen[_TRUE])
+        sessions = len(self._sessions[_TRUE])
         count = len(self._wins[0])
         shift_s = count // 2 * self.hop_s
         if sessions > 1 or shift_s >= MIN_SHIFT_S:
             mixed = together(self._first, self._before)
-            self._seen.setdefault(INCONSISTENT, []).insert(0, self._look(INCONSISTENT, mixed))
+            self._sessions.setdefault(INCONSISTENT, []).insert(0, self._look(INCONSISTENT, mixed))
 
     def _told_apart(self, kind: str, route: str, units: NDArray[np.int64]) -> Figures:
         name = f"brain_auroc_{kind}{route}"
         decoder_auroc = _Auroc.of(self._brain(_TRUE, route), self._brain(kind, route), units)
         figures = {name: _figure(decoder_auroc.value, decoder_auroc.interval(), 0.5, len(units))}
         # Without another session, or without rest, there is nothing that the detector could learn from.
-        if len(self._seen[_TRUE]) > 1 and _RESTING in self._seen:
+        if len(self._sessions[_TRUE]) > 1 and _RESTING in self._sessions:
             energy = _Auroc.of(self._energetic(_TRUE, route), self._energetic(kind, route), units)
             above = _figure(decoder_auroc.value - energy.value, decoder_auroc.above(energy), 0.0, len(units))
             figures[f"{name}_energy"] = _figure(energy.value, energy.interval(), 0.5, len(units))
@@ -225,15 +225,17 @@ class Presence:
         return figures
 
     def _brain(self, kind: str, route: str) -> Matrix:
-        return np.concatenate([session.brain[route] for session in self._seen[kind]])
+        return np.concatenate([session.brain[route] for session in self._sessions[kind]])
 
     def _energetic(self, kind: str, route: str) -> Matrix:
         """Tell windows of film from those of rest by energy alone, as the other sessions taught it."""
         columns = _ENERGIES.get(route, _ALL_COLUMNS)
         scores = []
-        for number, session in enumerate(self._seen[kind]):
+        for number, session in enumerate(self._sessions[kind]):
             sides = [
-                np.concatenate([other.energies for n, other in enumerate(self._seen[side]) if n != number])
+                np.concatenate(
+                    [other.energies for n, other in enumerate(self._sessions[side]) if n != number]
+                )
                 for side in (_RESTING, _TRUE)
             ]
             taught = np.repeat([0.0, 1.0], [len(side) for side in sides])
@@ -251,7 +253,7 @@ class Presence:
             comparable = np.isfinite(wins) & np.isfinite(sure)
             if comparable.any():
                 figures |= promises("confidence", sure[comparable], wins[comparable], units[comparable])
-        if INCONSISTENT in self._seen:
+        if INCONSISTENT in self._sessions:
             true = self._brain(_TRUE, "")
             probabilities = np.concatenate([true, self._mixture()])
             right = np.repeat([1.0, 0.0], len(true))
@@ -260,7 +262,7 @@ class Presence:
 
     def _mixture(self) -> Matrix:
         """Choose one other window for each true one: every second is inconsistent, the rest take turns."""
-        neither = [kind for kind in NEITHER if kind in self._seen]
+        neither = [kind for kind in NEITHER if kind in self._sessions]
         by_kind = {kind: self._brain(kind, "") for kind in (*neither, INCONSISTENT)}
         mixture = []
         for number in range(len(by_kind[INCONSISTENT])):

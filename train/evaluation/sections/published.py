@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.scores.intervals import Interval
-from train.evaluation.beside import CONSTANT, NEAREST, NULL, OTHER_FILM, OWN
+from train.evaluation.beside import CONSTANT, DECODER, NEAREST, NULL, OTHER_FILM
 from train.evaluation.film_scores import Scores
 from train.evaluation.image_similarity import likenesses
 from train.evaluation.published import (
@@ -23,8 +23,8 @@ from train.evaluation.published import (
     MARGINAL,
     TRAINING,
     WAYS,
+    NetworkFeatures,
     Published,
-    Seen,
     Truth,
     weighted,
 )
@@ -33,7 +33,7 @@ from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows, Scor
 from train.metrics import fvd
 from train.metrics.classification import RULES, marginal, nway
 
-JUDGED = (OWN, NULL, NEAREST, OTHER_FILM)
+JUDGED = (DECODER, NULL, NEAREST, OTHER_FILM)
 # A floor is computed of one set of clips as a whole.
 _NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
 
@@ -66,10 +66,10 @@ class Tally(Scorer):
         self._training = training
         self._truths: list[Truth] = []
         # Of each suffix, what was made of its clips in each session.
-        self._seen: dict[str, list[Seen]] = {}
+        self._seen: dict[str, list[NetworkFeatures]] = {}
         # The clips of the last session by suffix, if pictures are wanted.
         self._drawn: dict[str, Sequence[Pixels]] = {}
-        self._still: Seen | None = None
+        self._still: NetworkFeatures | None = None
 
     def wants(self, suffix: str) -> bool:
         """Whether it scores what has this suffix."""
@@ -79,8 +79,8 @@ class Tally(Scorer):
         """Let the networks look at the film of the next session."""
         clips = windows.truth.clips
         # Sessions that show the same film share what is measured of it.
-        is_same = bool(self._truths) and self._truths[-1].seen.clips is clips
-        features = self._truths[-1].seen if is_same else self._networks.look(clips)
+        is_same = bool(self._truths) and self._truths[-1].features.clips is clips
+        features = self._truths[-1].features if is_same else self._networks.look(clips)
         self._truths.append(Truth(features, windows.truth.allowed))
 
     def score(self, suffix: str, decoded: Decoded, windows: HeldOutWindows) -> Scores:
@@ -90,7 +90,7 @@ class Tally(Scorer):
             return self._networks.score(self._constant(), truth)
         features = self._look(decoded, truth)
         # Of the floors, the features of the Fréchet distance alone are needed once they are scored.
-        stored = features if suffix == OWN else Seen((), motion=features.motion)
+        stored = features if suffix == DECODER else NetworkFeatures((), motion=features.motion)
         self._seen.setdefault(suffix, []).append(stored)
         if self._networks.pictures:
             self._drawn[suffix] = features.clips
@@ -100,14 +100,14 @@ class Tally(Scorer):
         """Score clips of other windows by what was seen of them."""
         assert decoded.origin is not None, "stand-ins are clips of a session"
         session, steps = decoded.origin
-        features = self._networks.shifted(self._seen[OWN][session], steps)
+        features = self._networks.shifted(self._seen[DECODER][session], steps)
         return self._networks.score(features, self._truths[windows.number])
 
     def close(self, windows: HeldOutWindows, scores: Mapping[str, Scores]) -> dict[str, Scores]:
         """Score the clips of all decoders as pictures: the flow of the film is computed once for all."""
         if not self._networks.pictures:
             return {}
-        films = self._truths[windows.number].seen.clips
+        films = self._truths[windows.number].features.clips
         metrics = likenesses(self._drawn, films, (CONSTANT, np.asarray(self._mean_clip)))
         self._drawn = {}
         return {
@@ -118,11 +118,11 @@ class Tally(Scorer):
             for suffix, values in metrics.items()
         }
 
-    def _look(self, decoded: Decoded, truth: Truth) -> Seen:
-        frames = len(truth.seen.clips[0])
+    def _look(self, decoded: Decoded, truth: Truth) -> NetworkFeatures:
+        frames = len(truth.features.clips[0])
         return self._networks.look([clip[:frames] for clip in decoded.clips])
 
-    def _constant(self) -> Seen:
+    def _constant(self) -> NetworkFeatures:
         if self._still is None:
             self._still = self._networks.look([np.asarray(self._mean_clip)])
         return self._still
@@ -138,7 +138,7 @@ class Tally(Scorer):
         """Score a decoder that knows how often each class is shown, by each network and rule."""
         session_scores: list[Scores] = [{} for _ in self._truths]
         for network in CLASSIFIERS:
-            true = [getattr(truth.seen, network) for truth in self._truths]
+            true = [getattr(truth.features, network) for truth in self._truths]
             if not true or true[0] is None:
                 continue
             for rule, accepted in RULES.items():
@@ -153,7 +153,7 @@ class Tally(Scorer):
         """Make the figures of the Fréchet distance."""
         if self._networks.detector is None:
             return {}
-        film = _motion([truth.seen for truth in self._truths])
+        film = _motion([truth.features for truth in self._truths])
         constant = np.repeat(_motion([self._constant()]), len(film), axis=0)
         same = fvd.frechet(constant, film)
         figures: Figures = {}
@@ -167,13 +167,13 @@ class Tally(Scorer):
         if halves is not None:
             figures[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
         if len(self._training) > 1:
-            frames = len(self._truths[0].seen.clips[0])
+            frames = len(self._truths[0].features.clips[0])
             learned = self._networks.detector([clip[:frames] for clip in self._training])
             figures[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
         return figures
 
 
-def _motion(sessions: Sequence[Seen]) -> NDArray[np.float64]:
+def _motion(sessions: Sequence[NetworkFeatures]) -> NDArray[np.float64]:
     return np.concatenate([features.motion for features in sessions if features.motion is not None]).astype(
         np.float64
     )

@@ -21,7 +21,7 @@ from torch.nn import functional
 from rtdecode.errors import UsageError
 from train.closed_form.frame_vectors import packed
 from train.closed_form.shared_space import VERTEX, SharedSpace
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.sets.set_node import DataSetWindows
 from train.data.several_sets import check_near_duplicates
 from train.data.simulated import FilmSessions
@@ -124,7 +124,7 @@ class BrainNetflixPlan(SmallPlan):
             side = self.video.patch
             self.sampling.guided_step(self.video.generator((1, 1, side, side), 1.0), torch.zeros(1))
 
-    def train(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
         """Train film net and video model, find the layers, and regress from their held-out readings."""
         brains, _ = self._apart(phases, from_base=False)
         materials = self._materials(work, data)
@@ -212,7 +212,7 @@ class BrainNetflixPlan(SmallPlan):
         check_nothing_drawn(distilling)
         return aligned_phases(brains, self.alignment), {}
 
-    def _materials(self, work: Work, data: AnyWindows) -> dict[str, Material]:
+    def _materials(self, work: RunContext, data: AnyWindows) -> dict[str, Material]:
         """Read the windows of every participant that teach, by name, the default one first."""
         materials: dict[str, Material] = {}
         codec = None
@@ -318,7 +318,7 @@ class BrainNetflixPlan(SmallPlan):
         )
 
     def _held_out(
-        self, work: Work, material: Material, models: FilmModels, brains: Mapping[str, Phase]
+        self, work: RunContext, material: Material, models: FilmModels, brains: Mapping[str, Phase]
     ) -> HeldOutWindows | None:
         if not material.held_out:
             return None

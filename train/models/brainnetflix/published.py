@@ -14,7 +14,7 @@ from torch import nn
 
 from rtdecode.errors import UsageError
 from train.closed_form.shared_space import VERTEX
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data import target_cache
 from train.data.arrays import golden
 from train.data.participant_values import folders_of
@@ -93,7 +93,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
     def __post_init__(self) -> None:
         check_alignment(self.alignment)
 
-    def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Find the layers, and regress from their held-out readings."""
         # All that can be refused comes before the signals are read, which takes long.
         _, brains, _ = self._apart(phases)
@@ -183,7 +183,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
             **alignment.table(work, aligning),
         }
         models = {name: target.index["model"] for name, target in targets[names[0]].items()}
-        models["decoder"] = drawing.stated()
+        models["decoder"] = drawing.to_manifest()
         return self._trained(weights, taught, models, tables, alignment.pictures(work, aligning))
 
     def restore(self, weights: Arrays) -> SharedPublishedSystem:
@@ -197,7 +197,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         folder = Path(self.video.folder)
         check_clip_unet(folders.settings(folder), folder, self.width)
 
-    def check_base(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> None:
+    def check_base(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> None:
         """Refuse a run to begin at: a newcomer's layer is fitted to a bundle."""
         raise UsageError(
             "plan-base-unsupported",
@@ -219,7 +219,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         check_nothing_drawn(distilling)
         return captioned, aligned_phases(brains, self.alignment), {}
 
-    def _targets(self, work: Work, everybody: Mapping[str, SetWindows]) -> dict[str, Targets]:
+    def _targets(self, work: RunContext, everybody: Mapping[str, SetWindows]) -> dict[str, Targets]:
         """Open the targets of each participant's data set."""
         assert work.data is not None
         sets = folders_of(work.data)
@@ -368,7 +368,7 @@ def _begin_heads(
 
 
 def _held_out(
-    work: Work, windows: SetWindows, taught: Taught, targets: Targets, aligning: list[str]
+    work: RunContext, windows: SetWindows, taught: Taught, targets: Targets, aligning: list[str]
 ) -> HeldOutWindows | None:
     """Keep windows of the default participant that teach nothing, by which the alignment is judged."""
     if alignment.keep_of_set(work, windows, taught) is None:

@@ -1,6 +1,6 @@
 """The encoder of CineNeuron: the brain model, and memories that its embedding is joined with.
 
-`CineNeuronSizes` is what a recipe says of it. It builds `RememberingEncoder`, or `BrainEncoder` for the
+`CineNeuronSizes` is what a recipe says of it. It builds `RememberingEncoder`, or `MemorylessEncoder` for the
 ablations that look nothing up.
 """
 
@@ -62,9 +62,9 @@ class CineNeuronSizes:
 
     def build(
         self, signals: Signals, embedding: int, conditions: int, width: int
-    ) -> "BrainEncoder | RememberingEncoder":
+    ) -> "MemorylessEncoder | RememberingEncoder":
         """Make the encoder with random weights; see `train.models.conditioned.encoder.Encoding`."""
-        kind = RememberingEncoder if self.memory.retrieves else BrainEncoder
+        kind = RememberingEncoder if self.memory.retrieves else MemorylessEncoder
         return kind(self, signals, embedding, conditions, width)
 
 
@@ -110,7 +110,7 @@ class GlobalVector(ConditionEncoder):
         return FrameHead(frames, self.embedding, self.embedding)
 
 
-class BrainEncoder(GlobalVector):
+class MemorylessEncoder(GlobalVector):
     """The brain model without a memory.
 
     With integration an empty text stands for the retrieved one, which the two convolutions have to fill.

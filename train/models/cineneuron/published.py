@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rtdecode.disk import private
 from rtdecode.errors import UsageError
 from train.config import disk_space
-from train.config.run_context import Work, tracked
+from train.config.run_context import RunContext, progress
 from train.data import near_duplicates, target_cache
 from train.data.set_windows import SetWindows
 from train.data.sets.opening import opened
@@ -103,7 +103,7 @@ class CineNeuronPublishedPlan(PublishedPlan):
     @torch.no_grad()
     def remember(
         self,
-        work: Work,
+        work: RunContext,
         encoder: ConditionEncoder,
         read: Windows,
         windows: SetWindows,
@@ -219,7 +219,7 @@ def _read(entries: Sequence[tuple[PoolClips, str]], target: str) -> NDArray[np.f
 
 
 def _texts(
-    work: Work, encoder: RememberingEncoder, entries: Sequence[tuple[PoolClips, str]]
+    work: RunContext, encoder: RememberingEncoder, entries: Sequence[tuple[PoolClips, str]]
 ) -> NDArray[np.float16]:
     """Write the texts of entries to a file of the run, and map it."""
     _, conditions, width = encoder.sizes
@@ -236,7 +236,7 @@ def _texts(
         )
     path = private.file(private.folder(work.stages) / "texts.npy")
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    for first in tracked(range(0, len(entries), _AT_ONCE), "texts of the pool"):
+    for first in progress(range(0, len(entries), _AT_ONCE), "texts of the pool"):
         tokens = _read(entries[first : first + _AT_ONCE], PROMPT)
         check_prompt(tokens.shape, (conditions, width))
         with np.errstate(over="ignore"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rtdecode.errors import UsageError
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.set_windows import SetWindows
 from train.data.sets.set_node import DataSetWindows
 from train.interface.system import Trained
@@ -35,7 +35,7 @@ def convert(
     plan: CineSyncPublishedPlan,
     data: DataSetWindows,
     phases: dict[str, Any],
-    work: Work,
+    work: RunContext,
 ) -> Trained:
     """Make a run of a checkpoint.
 
@@ -109,7 +109,10 @@ def convert(
     )
     (phase,) = attached
     weights = _weights(checkpoint, phase) | {"config": stated_shape(shape)}
-    models = {"checkpoint": source.of_files(files, "torch", licence).stated(), "decoder": drawing.stated()}
+    models = {
+        "checkpoint": source.of_files(files, "torch", licence).to_manifest(),
+        "decoder": drawing.to_manifest(),
+    }
     notes = [{"note": text} for text in (windows.division, *_said(checkpoint, plan.video.folder))]
     provenance = {"weights": models}
     return plan.finished(data.taught(work), weights, provenance, {"loss": [], "notes": notes}, {})
@@ -125,7 +128,7 @@ def _signals(windows: SetWindows) -> Signals:
             "was trained on.",
             folder=windows.data.folder,
         )
-    voxels = min(len(windows.voxels), windows.most)
+    voxels = min(len(windows.voxels), windows.max_voxels)
     return Signals(draft.grid.slots, voxels, len(draft.eeg.channels), draft.grid.samples)
 
 

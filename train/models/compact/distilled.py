@@ -16,12 +16,12 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.closed_form.refine import ROUTES
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.distillation import gates
 from train.distillation.dmd import CRITIC, MATCHING
 from train.distillation.gates import Latents, Sampler, Windows
 from train.distillation.targets import Distillation
-from train.distillation.teaching import WINDOWS, Held, Lessons, teach
+from train.distillation.teaching import WINDOWS, DistillationLog, TeacherMonitor, teach
 from train.models.compact.batches import Clips, Mixture, batch
 from train.models.compact.encoder import CARRIED, CompactEncoder
 from train.models.compact.flow import Denoiser
@@ -78,7 +78,7 @@ def check_critics(phases: Mapping[str, Phase]) -> None:
 
 
 def distil(
-    work: Work,
+    work: RunContext,
     encoder: CompactEncoder,
     teacher: Denoiser,
     codec: Arrays,
@@ -88,7 +88,7 @@ def distil(
     machine: Machine,
     mixture: Mixture,
     how: Distillation,
-) -> tuple[Student, Lessons]:
+) -> tuple[Student, DistillationLog]:
     """Train the student of a teacher, and return it with what was measured meanwhile.
 
     Parameters
@@ -114,7 +114,7 @@ def distil(
         phases,
         draw,
         machine,
-        Held(sampling.windows, partial(sampling.draw, teacher), sampling.student),
+        TeacherMonitor(sampling.windows, partial(sampling.draw, teacher), sampling.student),
     )
     # No critic stays on the teacher's flow, which is the one that the run keeps.
     adapters.remove(teacher.flow)
@@ -161,7 +161,7 @@ class _HeldOutSampling:
         return np.concatenate(latents)
 
     def _condition(self, brain: str, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        sources = gates.shown(brain, rows, len(self._cuts))
+        sources = gates.signal_rows(brain, rows, len(self._cuts))
         has_signal = 0.0 if brain == gates.NONE else 1.0
         glimpses = has_signal * torch.from_numpy(self._glimpses[sources])
         route = has_signal * torch.eye(len(ROUTES))[:1].expand(len(rows), -1)

@@ -19,10 +19,10 @@ from rtdecode.signal.volume.projection import Projection
 from train.closed_form import brain_maps
 from train.closed_form.brain_maps import StemSizes
 from train.closed_form.cuts import binned, fit_cuts
-from train.closed_form.film_space import Seen, Space, SpaceSizes, fit_space
+from train.closed_form.film_space import ClipTargets, Space, SpaceSizes, fit_space
 from train.closed_form.onsets import fit_onsets
 from train.closed_form.refine import PREFIX, Shots, perceptron, refine
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import normalised, statistics
 from train.data.film_stages import encode_film, film_stage, session_stage
 from train.data.shards import Shards
@@ -57,7 +57,7 @@ class FilmWindows:
         See `fit_codec`.
     """
 
-    work: Work
+    work: RunContext
     taught: Sequence[AnyShowing]
     held_out: Sequence[AnyShowing]
     presence: Sequence[AnyShowing]
@@ -131,7 +131,7 @@ class FilmWindows:
         folds = by_title(self.taught) % _SHOT_FOLDS
         cut = fit_cuts(mixed, film_cuts, folds)
         onset = fit_onsets(mixed, film_cuts, fitted["glimpses"], folds)
-        return cut.weights | onset.weights | {"cuts_told": cut.told, "onsets_told": onset.told}
+        return cut.weights | onset.weights | {"cuts_told": cut.probabilities, "onsets_told": onset.glimpses}
 
     def refine(self, fitted: Arrays, sizes: RefinerSizes) -> Arrays:
         """Train the perceptron.
@@ -196,10 +196,10 @@ class FilmWindows:
         cut = Shards(paths, "cuts")[:, 0]
         return Clips(Shards(paths, "latents"), glimpses, cut_probabilities, joined, cut, kinds, sessions)
 
-    def clip_contents(self, showings: Sequence[AnyShowing]) -> Seen:
+    def clip_contents(self, showings: Sequence[AnyShowing]) -> ClipTargets:
         """Return latents and structure tensors of the clips of sessions. They stay on disk."""
         paths = self._films(showings)
-        return Seen(Shards(paths, "latents"), Shards(paths, "structure"))
+        return ClipTargets(Shards(paths, "latents"), Shards(paths, "structure"))
 
     def features(self, showings: Sequence[AnyShowing], fitted: Arrays) -> dict[str, NDArray[np.float32]]:
         """Compute the features of all windows of some sessions, one session's signals after the other."""
@@ -248,7 +248,7 @@ def draw(codec: Arrays, showing: AnyShowing) -> Arrays:
     return encode_film(codec, showing.film())
 
 
-def _glimpses(space: Space, clips: Seen) -> NDArray[np.float64]:
+def _glimpses(space: Space, clips: ClipTargets) -> NDArray[np.float64]:
     """Reduce clips to glimpses, a part at a time, because their latents may not fit into memory."""
     starts = range(0, len(clips), _AT_ONCE)
     return np.concatenate([space.glimpses(clips.part(slice(n, n + _AT_ONCE))) for n in starts])

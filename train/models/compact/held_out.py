@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rtdecode.scores.accuracy import psnr
 from train.closed_form.refine import ROUTES
-from train.closed_form.tuning import Drawn
+from train.closed_form.tuning import TrialClips
 from train.config.run_context import Arrays
 from train.metrics.pixels import gradient_energy
 from train.models.compact.batches import Clips
@@ -75,7 +75,7 @@ class HeldOutClips:
         self.mean_clip = codec["mean_clip"]
 
     @torch.no_grad()
-    def draw(self, route: str, settings: Mapping[str, float]) -> Drawn:
+    def draw(self, route: str, settings: Mapping[str, float]) -> TrialClips:
         """Draw every clip from the glimpses of one route."""
         mask = torch.zeros(COUNT)
         mask[COLUMNS[route]] = 1
@@ -96,7 +96,7 @@ class HeldOutClips:
             # A number that a route does not have is 0 for all windows, and so it gets no weight.
             measured = self._measured[n : n + _AT_ONCE] * mask
             doubt.append(encoder.doubt(glimpses, measured).numpy().astype(np.float64))
-        return Drawn(decode(self._decoder, np.concatenate(latents)), np.concatenate(doubt))
+        return TrialClips(decode(self._decoder, np.concatenate(latents)), np.concatenate(doubt))
 
     def figures(self, clips: NDArray[np.uint8]) -> dict[str, float]:
         """Return PSNR against the codec's clips, dB, and how sharp the clips are beside those."""

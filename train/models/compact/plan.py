@@ -31,7 +31,7 @@ from train.closed_form.patch_codec import SIDE, CodecSizes
 from train.closed_form.tuning import HeldOutTogether, choose, fit_confidence
 from train.config.builders import Later
 from train.config.recipe import differences
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.config.run_files import read_run
 from train.config.run_files import weights as weights_of
 from train.data.chain import draft_bundle, unit_statistics
@@ -42,7 +42,7 @@ from train.data.showing import AnyShowing
 from train.data.simulated import FilmSessions
 from train.data.voxel_choice import find_voxels
 from train.distillation.student_weights import of_teacher
-from train.distillation.teaching import apart
+from train.distillation.teaching import split_phases
 from train.evaluation import pictures
 from train.interface.system import OfSubject, Trained
 from train.models.compact import build as systems
@@ -78,7 +78,7 @@ AnySessions = FilmSessions | RecordedSessions
 
 
 @dataclass(frozen=True)
-class EncoderSizes:
+class RefinedEncoderSizes:
     """The sizes of the encoder, and how its parts are fitted.
 
     Attributes
@@ -144,7 +144,7 @@ class CompactPlan:
     """
 
     codec: CodecSizes
-    encoder: EncoderSizes
+    encoder: RefinedEncoderSizes
     generator: FlowSizes
     # Optional: the arguments of a run may lack it, and a recipe's values do not depend on it.
     machine: Machine = field(default_factory=Machine)
@@ -155,13 +155,13 @@ class CompactPlan:
     # And where it is given several simulated participants.
     learns_several_participants: ClassVar[bool] = True
 
-    def train(self, work: Work, data: AnySessions, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: AnySessions, phases: dict[str, Phase]) -> Trained:
         """Simulate sessions, fit the encoder, train the flow on held-out predictions, and tune."""
         # The loop checks this too, but only after films were watched and the encoder was fitted.
         check_losses(phases, (*Trainables.offered, *Student.offered))
         check_critics(phases)
         _check_modalities(data)
-        drawing, distilling = apart(phases, Student.offered)
+        drawing, distilling = split_phases(phases, Student.offered)
         everybody = data.participants() if isinstance(data, FilmSessions) else {"": data}
         weights = self._weights(everybody, distilling)
         generator = self.generator
@@ -281,7 +281,7 @@ class CompactPlan:
         return participants.weights_of(list(everybody), self.weights or {})
 
     def _belonging(
-        self, work: Work, sessions: AnySessions, viewer: Viewer, weights: dict[str, float] | None
+        self, work: RunContext, sessions: AnySessions, viewer: Viewer, weights: dict[str, float] | None
     ) -> OfSubject:
         """Return what belongs to a participant of the run."""
         codec = viewer.film_windows.codec
@@ -321,7 +321,7 @@ class CompactPlan:
                 teacher=run,
                 builder=builder,
             )
-        _, distilling = apart(phases, Student.offered)
+        _, distilling = split_phases(phases, Student.offered)
         if not distilling:
             raise UsageError(
                 "recipe-missing-distillation-phase",
@@ -334,7 +334,7 @@ class CompactPlan:
         """Make the system again from the weights of a run."""
         return Compact(weights)
 
-    def _watch(self, work: Work, everybody: Mapping[str, AnySessions]) -> dict[str, Viewer]:
+    def _watch(self, work: RunContext, everybody: Mapping[str, AnySessions]) -> dict[str, Viewer]:
         """Let every participant watch, choose the voxels, and fit the encoders; the default one first.
 
         Codec and space belong to the films, which all watch.
@@ -354,7 +354,9 @@ class CompactPlan:
             space = space or space_of(viewers[name].fitted)
         return viewers
 
-    def _viewer(self, work: Work, data: AnySessions, codec: Arrays, space: Space | None, mark: str) -> Viewer:
+    def _viewer(
+        self, work: RunContext, data: AnySessions, codec: Arrays, space: Space | None, mark: str
+    ) -> Viewer:
         """Let a participant watch, choose the voxels, and fit the encoder."""
         encoder = self.encoder
         taught = _taught(work, data)
@@ -382,7 +384,7 @@ class CompactPlan:
         return Viewer(film_windows, projection, fitted, clips, held_clips)
 
 
-def _taught(work: Work, data: AnySessions) -> list[AnyShowing]:
+def _taught(work: RunContext, data: AnySessions) -> list[AnyShowing]:
     return [*data.showings(work), *data.showings(work, "free")]
 
 
@@ -460,7 +462,7 @@ def take_flow(system: Trainables, codec: Arrays, run: Path) -> None:
 
 
 def _show(
-    work: Work, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
+    work: RunContext, system: Trainables, codec: Arrays, clips: Clips, sizes: FlowSizes, phase: str, step: int
 ) -> None:
     # A copy on the CPU: the system may be on an accelerator, and must stay there for the next steps.
     system = copy.deepcopy(system).cpu()

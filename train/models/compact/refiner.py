@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from train.closed_form.refine import HAVE_EEG, KNOWN, ROUTES, Shots, refine
+from train.closed_form.refine import HAVE_EEG, IS_KNOWN, ROUTES, Shots, refine
 from train.closed_form.shots import SUREST, decisive
 from train.config.run_context import Arrays
 
@@ -83,7 +83,7 @@ class Refiner(nn.Module):
             nn.Linear(width, values),
         )
         self.register_buffer("scale", torch.ones(values))
-        for name, value in (("known", KNOWN), ("have_eeg", HAVE_EEG[:, None])):
+        for name, value in (("known", IS_KNOWN), ("have_eeg", HAVE_EEG[:, None])):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
         self.register_buffer("decisive", torch.from_numpy(decisive(frames)), persistent=False)
 

@@ -25,11 +25,11 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.artifacts.run_folder import draft_of, trained_of
 from train.config import bundled_weights
 from train.config.recipe import build
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.config.run_files import read_run, weights
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
-from train.evaluation.result import Judged, shown
+from train.evaluation.result import Evaluation, make_decode
 from train.models.compact import evidence, presence
 from train.models.compact.system import unpack
 
@@ -83,7 +83,7 @@ def of_films(arguments: dict[str, Any]) -> bool:
     return arguments["system"]["builder"] == "compact" and arguments["data"]["builder"] == "film-sessions"
 
 
-def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSessions, Work]:
+def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSessions, RunContext]:
     """Build again what a finished run was trained by.
 
     Parameters
@@ -115,7 +115,7 @@ def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSe
             participants=list(tree["subjects"]),
         )
     data: FilmSessions = parts["data"].with_films(training_films(parts["data"].shows))
-    return parts, data, Work(None, tree["seed"], stages, noise_key=tree["noise_key"])
+    return parts, data, RunContext(None, tree["seed"], stages, noise_key=tree["noise_key"])
 
 
 def judged_anew(
@@ -123,9 +123,9 @@ def judged_anew(
     tree: dict[str, Any],
     parts: dict[str, Any],
     data: FilmSessions,
-    work: Work,
+    work: RunContext,
     arrays_of_run: Arrays,
-) -> Judged:
+) -> Evaluation:
     """Judge a finished run with other weights, as it was judged when it was trained.
 
     Parameters
@@ -142,11 +142,11 @@ def judged_anew(
     """
     system = parts["system"].restore(arrays_of_run)
     trained = replace(trained_of(run, parts["system"]), system=system)
-    show = shown(system, trained.manifest, work.noise_key)
+    show = make_decode(system, trained.manifest, work.noise_key)
     return parts["judge"].judge(work, parts["system"], data, trained, show)
 
 
-def _fitted(arrays_of_run: Arrays, work: Work, draft: Bundle, data: FilmSessions) -> Arrays:
+def _fitted(arrays_of_run: Arrays, work: RunContext, draft: Bundle, data: FilmSessions) -> Arrays:
     """Return the weights that say whether there is a brain, fitted anew, by their names in a run."""
     kinds = {kind: data.showings(work, kind) for kind in ("held", "presence", "controls")}
     jobs = {

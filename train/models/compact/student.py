@@ -72,7 +72,7 @@ class Student(Trainable):
     def _flow_map(self, batch: Batch, *conditioning: Tensor) -> Tensor:
         """Compute the mean squared error of the mean velocity."""
         with torch.no_grad():
-            target = targets.asked(
+            target = targets.student_target(
                 self.how,
                 partial(self._guided, *conditioning),
                 partial(mean_velocity, self.student, *conditioning),

@@ -131,7 +131,7 @@ class Compact(System):
 
 
 @dataclass(frozen=True)
-class Model:
+class CompactModel:
     """The modules of a trained model.
 
     Attributes
@@ -206,7 +206,7 @@ def student(system: Student, attached: Mapping[str, Adapter]) -> Arrays:
     return packed(learned, attached)
 
 
-def unpack(weights: Arrays) -> Model:
+def unpack(weights: Arrays) -> CompactModel:
     """Make the modules from a run's weights, which `pack` made, for the default participant."""
     config = json.loads(str(weights["config"]))
     parts: dict[str, dict[str, Any]] = {"encoder": {}, "flow": {}, "decoder": {}, "student": {}}
@@ -236,7 +236,7 @@ def unpack(weights: Arrays) -> Model:
     ).eval()
     if parts["student"]:
         denoiser = distilled(denoiser, parts["student"])
-    return Model(encoder, denoiser, decoder)
+    return CompactModel(encoder, denoiser, decoder)
 
 
 def distilled(teacher: Denoiser, arrays: Arrays) -> Denoiser:

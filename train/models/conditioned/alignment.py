@@ -23,7 +23,7 @@ from rtdecode import strict_json, terminal
 from rtdecode.bundle import Bundle
 from rtdecode.disk import private
 from rtdecode.scores.accuracy import identification_nway, identification_top1
-from train.config.run_context import Arrays, Work, read_arrays
+from train.config.run_context import Arrays, RunContext, read_arrays
 from train.config.training_films import training_films
 from train.data.arrays import normalised_signals
 from train.data.clip_grid import shown_frames
@@ -72,7 +72,7 @@ class HeldOutWindows:
         Where they come from, in a sentence.
     """
 
-    work: Work
+    work: RunContext
     frames: NDArray[np.float32]
     phases: Collection[str]
     origin: str
@@ -128,7 +128,7 @@ def identify_clips(alike: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def of_sessions(
-    work: Work,
+    work: RunContext,
     data: FilmSessions | RecordedSessions,
     raw: Bundle,
     stats: Arrays,
@@ -170,7 +170,7 @@ def of_sessions(
     return work.stage(_STAGE, make)
 
 
-def origin_of_sessions(work: Work, data: FilmSessions | RecordedSessions) -> str:
+def origin_of_sessions(work: RunContext, data: FilmSessions | RecordedSessions) -> str:
     """Say which sessions `of_sessions` reads."""
     if isinstance(data, RecordedSessions):
         return novelty(data)
@@ -178,7 +178,7 @@ def origin_of_sessions(work: Work, data: FilmSessions | RecordedSessions) -> str
     return f"They are of sessions that teach nothing ({names})."
 
 
-def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | None = None) -> Arrays:
+def of_set(work: RunContext, windows: SetWindows, taught: Taught, frame_step: int | None = None) -> Arrays:
     """Read windows of the runs that are held out of a data set, each of another clip; see `keep_of_set`.
 
     Returns
@@ -191,7 +191,7 @@ def of_set(work: Work, windows: SetWindows, taught: Taught, frame_step: int | No
 
 
 def keep_of_set(
-    work: Work, windows: SetWindows, taught: Taught, frame_step: int | None = None
+    work: RunContext, windows: SetWindows, taught: Taught, frame_step: int | None = None
 ) -> Path | None:
     """Keep windows of the runs that are held out of a data set, each of another clip, as a stage of the run.
 
@@ -250,20 +250,20 @@ def aligning(phases: Mapping[str, Phase], contrasts: Contrasts) -> list[str]:
     return [name for name, phase in phases.items() if near_frames & {*phase.losses}]
 
 
-def table(work: Work, phases: Collection[str]) -> dict[str, list[dict[str, Any]]]:
+def table(work: RunContext, phases: Collection[str]) -> dict[str, list[dict[str, Any]]]:
     """Return what was told at the end of phases, as a table of the run; none where nothing was told."""
     files = [_file(work, name) for name in phases]
     rows = list(chain.from_iterable(json.loads(path.read_text()) for path in files if path.is_file()))
     return {TABLE: rows} if rows else {}
 
 
-def pictures(work: Work, phases: Collection[str]) -> dict[str, Image.Image]:
+def pictures(work: RunContext, phases: Collection[str]) -> dict[str, Image.Image]:
     """Return the sheets that were kept at the end of phases, by the names of their files."""
     paths = [_picture(work, name) for name in phases]
     return {path.name: Image.open(path) for path in paths if path.is_file()}
 
 
-def _held_out(work: Work, data: FilmSessions | RecordedSessions) -> list[AnyShowing]:
+def _held_out(work: RunContext, data: FilmSessions | RecordedSessions) -> list[AnyShowing]:
     """List sessions that teach nothing. Of simulated ones, there is always one more under a fresh seed."""
     if isinstance(data, RecordedSessions):
         return _first_showings(data.showings(work, "held"), float(data.grid.window))
@@ -275,7 +275,7 @@ def _held_out(work: Work, data: FilmSessions | RecordedSessions) -> list[AnyShow
         # The next one after those that teach, and seeds are counted from the run's own.
         after = [seed for seed in unused if seed >= max(data.seeds(work)["sessions"])]
         data = replace(data, held=str((after or unused)[0] - work.seed))
-    if not any(film.drawn for film, _ in data.films):
+    if not any(film.by_seed for film, _ in data.films):
         # Who has seen a film from a file in one session knows it in all.
         data = replace(data, films=tuple((film, data.seconds) for film in training_films(data.who.film)))
     return list(data.showings(work, "held"))
@@ -364,9 +364,9 @@ def _sheet(stills: NDArray[np.uint8], alike: NDArray[np.float64]) -> Image.Image
     return Image.fromarray(np.concatenate(lines))
 
 
-def _file(work: Work, phase: str) -> Path:
+def _file(work: RunContext, phase: str) -> Path:
     return work.stages / f"{TABLE}-{phase}.json"
 
 
-def _picture(work: Work, phase: str) -> Path:
+def _picture(work: RunContext, phase: str) -> Path:
     return work.stages / f"{TABLE}-{phase}.png"

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rtdecode import strict_json
 from rtdecode.disk import private
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.window_arrays import WindowArray
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
@@ -56,7 +56,7 @@ def attended(encoder: AttendingEncoder, signals: Mapping[str, WindowArray], devi
     return torch.cat(parts, dim=1)
 
 
-def note(work: Work, encoder: ConditionEncoder, windows: Windows, phase: str, step: int) -> None:
+def note(work: RunContext, encoder: ConditionEncoder, windows: Windows, phase: str, step: int) -> None:
     """Measure what an encoder attends to now, if it can tell, and keep it beside the stages of a run."""
     if not isinstance(encoder, AttendingEncoder):
         return
@@ -69,7 +69,7 @@ def note(work: Work, encoder: ConditionEncoder, windows: Windows, phase: str, st
     private.file(path).write_text(strict_json.dumps(shares.tolist()) + "\n")
 
 
-def noted(work: Work, phases: Iterable[str]) -> Arrays:
+def noted(work: RunContext, phases: Iterable[str]) -> Arrays:
     """Return what was kept at the ends of phases, in their order, as weights of a run."""
     paths = {f"{PREFIX}{phase}": _file(work, phase) for phase in phases}
     return {
@@ -79,5 +79,5 @@ def noted(work: Work, phases: Iterable[str]) -> Arrays:
     }
 
 
-def _file(work: Work, phase: str) -> Path:
+def _file(work: RunContext, phase: str) -> Path:
     return work.stages / f"{PREFIX}{phase}.json"

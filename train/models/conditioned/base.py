@@ -19,7 +19,7 @@ from rtdecode.timing import TimingGrid
 from train.artifacts.run_folder import restored, subject_of
 from train.closed_form.patch_codec import unscaled_arrays
 from train.config.recipe import build, differences
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.config.run_files import arrays, read_run, weights_digest
 from train.data.clip_grid import clip_of
 from train.data.recorded_sessions import RecordedSessions
@@ -144,7 +144,7 @@ def check_sizes(run: Path, plan: Any, names: Iterable[str]) -> None:
         )
 
 
-def check_windows(work: Work, data: AnyWindows) -> None:
+def check_windows(work: RunContext, data: AnyWindows) -> None:
     """Refuse windows of another grid, or with clips of another size, than the base has.
 
     Raises
@@ -231,7 +231,7 @@ def without_tokenizers(state: Mapping[str, T]) -> dict[str, T]:
     return {name: values for name, values in state.items() if _TOKENIZERS not in f".{name}"}
 
 
-def base_provenance(work: Work) -> dict[str, str]:
+def base_provenance(work: RunContext) -> dict[str, str]:
     """Return what a bundle says of the base: the digest of its weights."""
     return {} if work.base is None else {"base": weights_digest(work.base)}
 

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.distillation import gates, student
 from train.distillation.gates import Latents, Sampler
 from train.distillation.interval_embedding import add_spans
 from train.distillation.student import FlowMap, Student, attached, learned
 from train.distillation.student_weights import packed
 from train.distillation.targets import Distillation
-from train.distillation.teaching import WINDOWS, Held, Lessons, teach
+from train.distillation.teaching import WINDOWS, DistillationLog, TeacherMonitor, teach
 from train.models.conditioned import batches
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.encoder import ConditionEncoder, Signals
@@ -77,14 +77,14 @@ class ClipRenderer:
 
 
 def distil(
-    work: Work,
+    work: RunContext,
     encoder: ConditionEncoder,
     video: Generator,
     windows: Windows,
     decoder: ClipRenderer,
     phases: Mapping[str, Phase],
     plan: Distils,
-) -> tuple[Arrays, Lessons]:
+) -> tuple[Arrays, DistillationLog]:
     """Train a student, in place of the video model, and return what it learned beside the teacher's weights.
 
     Parameters
@@ -118,7 +118,9 @@ def distil(
         phases,
         partial(batches.batch, windows, plan.dropout, losses, count=gate_windows.first),
         plan.machine,
-        Held(gate_windows.windows, partial(gate_windows.draw, sampler.sample), gate_windows.student),
+        TeacherMonitor(
+            gate_windows.windows, partial(gate_windows.draw, sampler.sample), gate_windows.student
+        ),
     )
     return packed(learned(video.transformer, list(phases)), attached(phases)), lessons
 
@@ -193,7 +195,7 @@ class _GateWindows:
         return np.concatenate(latents)
 
     def _tokens(self, brain: str, rows: NDArray[np.int64]) -> Tensor:
-        sources = gates.shown(brain, rows, len(self.windows.truths))
+        sources = gates.signal_rows(brain, rows, len(self.windows.truths))
         has_brain = 0.0 if brain == gates.NONE else 1.0
         device = next(self._encoder.parameters()).device
         signals: dict[str, Any] = {

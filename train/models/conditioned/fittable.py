@@ -12,7 +12,7 @@ from torch import nn
 
 from rtdecode.bundle import Bundle
 from train.closed_form.patch_codec import scaled_codec
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import normalised_signals
 from train.data.chain import draft_bundle
 from train.data.film_stages import session_stage, some_of_each_kind
@@ -30,7 +30,7 @@ FITTER = "tokenizer-fitter"
 
 
 def film_tokens(
-    work: Work,
+    work: RunContext,
     data: FilmSessions | RecordedSessions | DataSetWindows,
     material: Material,
     encoder: ConditionEncoder,

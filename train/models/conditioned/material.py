@@ -17,7 +17,7 @@ from rtdecode.errors import UsageError
 from rtdecode.signal.volume.projection import Projection
 from train.closed_form.patch_codec import FRAMES, encode_scaled
 from train.config.builders import Later
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import golden, statistics
 from train.data.chain import draft_bundle, unit_statistics
 from train.data.clip_grid import shown_frames
@@ -187,7 +187,7 @@ class Material:
 
 
 def of_sessions(
-    work: Work,
+    work: RunContext,
     data: FilmSessions | RecordedSessions,
     sizes: FilmSizes,
     voxels: int,
@@ -268,7 +268,7 @@ def of_sessions(
 
 
 def of_set(
-    work: Work,
+    work: RunContext,
     data: DataSetWindows,
     sizes: FilmSizes,
     descriptions: Mapping[str, Describe],
@@ -283,7 +283,7 @@ def of_set(
 
 
 def of_windows(
-    work: Work,
+    work: RunContext,
     windows: SetWindows,
     sizes: FilmSizes,
     descriptions: Mapping[str, Describe],
@@ -376,7 +376,7 @@ def _draw(
 ) -> Arrays:
     """Reduce the film of a session."""
     film = showing.film()
-    reduced = _reduced(codec, film.clips, frame_step, frames, descriptions, showing.told())
+    reduced = _reduced(codec, film.clips, frame_step, frames, descriptions, showing.words())
     return reduced | {"cuts": film.cuts[:, :frames]}
 
 
@@ -399,7 +399,7 @@ def _reduced(
     }
 
 
-def _statistics(work: Work, taught: Sequence[AnyShowing], level: NDArray[np.float32]) -> Arrays:
+def _statistics(work: RunContext, taught: Sequence[AnyShowing], level: NDArray[np.float32]) -> Arrays:
     """Compute the statistics of signals from sessions all over the training."""
     sample = taught[:: -(-len(taught) // _STATISTICS)]
     parts = [work.read(session_stage(showing)) for showing in sample]

@@ -20,7 +20,7 @@ from torch import nn
 
 from rtdecode.errors import UsageError
 from train.config.builders import Later
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data import target_cache
 from train.data.arrays import golden
 from train.data.set_windows import SetWindows
@@ -40,10 +40,10 @@ from train.models.conditioned.distilled import ClipRenderer, device_of, distil
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, ordered
 from train.models.conditioned.material import in_order
 from train.models.conditioned.published_system import (
-    Clips,
     PublishedShape,
     PublishedSystem,
     PublishedVideo,
+    ResizedClips,
     begin_at,
     packed,
     trained_weights,
@@ -133,7 +133,7 @@ class PublishedPlan:
     video_phases: ClassVar[tuple[str, ...]] = ()
     encoder_phases: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
-    def train(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
         captioned, brains, distilling = self._apart(phases)
@@ -236,7 +236,7 @@ class PublishedPlan:
             for name in trained_weights(system, learning):
                 weight = video.transformer.get_parameter(name)
                 weight.data = weight.data.to(PRECISIONS[self.video.precision])
-            renderer = Clips(decoder, shape.size).to(device_of(self.machine))
+            renderer = ResizedClips(decoder, shape.size).to(device_of(self.machine))
             student, lessons = distil(
                 work,
                 encoder,
@@ -250,7 +250,7 @@ class PublishedPlan:
             tables["loss"] += lessons.log
             tables["distillation"] = lessons.gates
         models = {name: cached.index["model"] for name, cached in targets.items()}
-        models["decoder"] = drawing.stated()
+        models["decoder"] = drawing.to_manifest()
         provenance = {"weights": models} | encoder_provenance | base_provenance(work)
         return self.finished(taught, weights, provenance, tables, alignment.pictures(work, aligning))
 
@@ -290,7 +290,7 @@ class PublishedPlan:
 
     def begin_encoder(
         self,
-        work: Work,
+        work: RunContext,
         windows: SetWindows,
         encoder: ConditionEncoder,
         read: Windows,
@@ -327,7 +327,7 @@ class PublishedPlan:
 
     def remember(
         self,
-        work: Work,
+        work: RunContext,
         encoder: ConditionEncoder,
         read: Windows,
         windows: SetWindows,
@@ -387,7 +387,7 @@ class PublishedPlan:
             pictures=pictures,
         )
 
-    def check_base(self, work: Work, data: DataSetWindows, phases: dict[str, Phase]) -> None:
+    def check_base(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> None:
         """Refuse a run of other sizes or windows, and phases that would change what stays.
 
         Raises
@@ -545,7 +545,12 @@ def _check_frames(latents: CachedTargets, frames: int, turn: int) -> None:
 
 
 def _show(
-    work: Work, system: BrainVideo, read: Windows, held_out: HeldOutWindows | None, phase: str, step: int
+    work: RunContext,
+    system: BrainVideo,
+    read: Windows,
+    held_out: HeldOutWindows | None,
+    phase: str,
+    step: int,
 ) -> None:
     """Say how well windows that teach nothing are told apart, and keep what the encoder attends to."""
     if held_out is not None:

@@ -341,7 +341,7 @@ class PublishedSystem(BrainConditioned):
         super().__init__(
             brain_encoder.eval(), diffusion, shape.signals, sampling, device, distilled=bool(learned)
         )
-        self._drawn = Clips(decoder, shape.size).to(device)
+        self._drawn = ResizedClips(decoder, shape.size).to(device)
 
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
         """Decode latents to frames in the size of the bundle's clips."""
@@ -377,7 +377,7 @@ class PublishedSystem(BrainConditioned):
         return list(video_decoder.stages(self._drawn.decoder.cpu(), self.latent_shape, self._built.size))
 
 
-class Clips(nn.Module):
+class ResizedClips(nn.Module):
     """From latents to clips in the size of the bundle.
 
     Parameters

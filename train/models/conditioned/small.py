@@ -28,14 +28,14 @@ from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import identification_nway, identification_top1
 from train.closed_form.patch_codec import SIDE
 from train.config.builders import Later
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.set_windows import SetWindows
 from train.data.sets.set_node import DataSetWindows
 from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
 from train.distillation.student import Student, attached
 from train.distillation.targets import Distillation
-from train.distillation.teaching import apart
+from train.distillation.teaching import split_phases
 from train.evaluation import pictures as sheets
 from train.interface.system import Trained
 from train.models.conditioned import alignment, attention, batches
@@ -146,7 +146,7 @@ class SmallPlan:
     # `train.run` asks for it where it is given films.
     learns_any_film: ClassVar[bool] = True
 
-    def train(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
+    def train(self, work: RunContext, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
         """Train the film net and the video model, align the encoders, and adapt the video model.
 
         With a base, the film net and the video model are those of that run.
@@ -330,7 +330,7 @@ class SmallPlan:
 
     def begin_encoder(
         self,
-        work: Work,
+        work: RunContext,
         data: AnyWindows,
         encoder: ConditionEncoder,
         windows: Windows,
@@ -353,7 +353,7 @@ class SmallPlan:
         """Say how the batches of the phases on brains are drawn; see `train.trainer.loop.train`."""
         return partial(batches.batch, windows, self.dropout, losses)
 
-    def check_base(self, work: Work, data: AnyWindows, phases: dict[str, Phase]) -> None:
+    def check_base(self, work: RunContext, data: AnyWindows, phases: dict[str, Phase]) -> None:
         """Refuse a run of other sizes or windows, and phases that would change what stays.
 
         Raises
@@ -391,7 +391,7 @@ class SmallPlan:
         return SmallSystem(weights, self.encoder, self.video, self.sampling)
 
     def _learn_from_films(
-        self, work: Work, material: Material, phases: Mapping[str, Phase]
+        self, work: RunContext, material: Material, phases: Mapping[str, Phase]
     ) -> tuple[FilmModels, Windows, list[dict[str, Any]]]:
         """Train the film net, and under captions the video model; return the windows and the log as well."""
         vocabulary = Vocabulary.of(material.captions)
@@ -405,7 +405,7 @@ class SmallPlan:
         return models, windows, log + rows
 
     def _learn_films(
-        self, work: Work, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
+        self, work: RunContext, pictures: NDArray[np.uint8], words: NDArray[np.int64], phase: Phase
     ) -> tuple[FilmNet, list[dict[str, Any]]]:
         """Train the embeddings of frames and captions, on all clips but the last; return the log as well."""
         torch.manual_seed(work.seed)
@@ -418,7 +418,7 @@ class SmallPlan:
 
     def _learn_video(
         self,
-        work: Work,
+        work: RunContext,
         windows: Windows,
         codec: Arrays,
         words: Sequence[str],
@@ -448,7 +448,7 @@ class SmallPlan:
 
     @torch.no_grad()
     def _show_captioned(
-        self, work: Work, system: Captioned, codec: Arrays, windows: Windows, phase: str, step: int
+        self, work: RunContext, system: Captioned, codec: Arrays, windows: Windows, phase: str, step: int
     ) -> None:
         """Draw a few clips from their captions."""
         system = _still(system)
@@ -460,7 +460,7 @@ class SmallPlan:
     @torch.no_grad()
     def _show_brains(
         self,
-        work: Work,
+        work: RunContext,
         system: BrainVideo,
         codec: Arrays,
         windows: Windows,
@@ -481,7 +481,7 @@ class SmallPlan:
 
     def _show(
         self,
-        work: Work,
+        work: RunContext,
         video: Generator,
         tokens: torch.Tensor,
         null: torch.Tensor,
@@ -539,7 +539,7 @@ def latent_shape(latents: WindowArray) -> tuple[int, int, int, int]:
 
 def split_distillation_phases(phases: Mapping[str, Phase]) -> tuple[dict[str, Phase], dict[str, Phase]]:
     """Divide phases into those that train on brains, and those that teach a student, which are checked."""
-    brains, distilling = apart(phases, Student.offered)
+    brains, distilling = split_phases(phases, Student.offered)
     attached(distilling)
     return brains, distilling
 
@@ -692,7 +692,7 @@ def _picked(windows: Windows) -> NDArray[np.int64]:
     return np.linspace(0, len(windows.latents) - 1, _SHEET_CLIPS).astype(np.int64)
 
 
-def sheet_path(work: Work, phase: str) -> Path:
+def sheet_path(work: RunContext, phase: str) -> Path:
     return work.stages / f"{phase}.png"
 
 

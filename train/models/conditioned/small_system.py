@@ -61,7 +61,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Model:
+class SmallModel:
     """The modules of a trained system. The video model of a distilled one is the student."""
 
     encoder: ConditionEncoder
@@ -232,7 +232,7 @@ def _words_in(table: Mapping[str, Tensor]) -> int:
 
 def _unpack(
     weights: Arrays, shape: Shape, sizes: Encoding, video: VideoModel, shift: float, *, adapted: bool
-) -> Model:
+) -> SmallModel:
     """Make the modules from a run's weights."""
     encoder = sizes.build(shape.signals, shape.embedding, shape.conditions, video.text)
     generator = video.generator(shape.latent, shift)
@@ -249,7 +249,7 @@ def _unpack(
     elif learned:
         add_spans(generator.transformer)
         put_on(generator.transformer, learned)
-    return Model(
+    return SmallModel(
         encoder=encoder.eval(),
         video=generator.eval(),
         decoder=any_decoder_of(weights),

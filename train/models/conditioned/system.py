@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rtdecode.bundle import Manifest
-from rtdecode.bundle.wiring import Said, Source
+from rtdecode.bundle.wiring import PortBindings, Source
 from rtdecode.errors import UsageError
 from train.config.builders import Later
 from train.config.run_context import Arrays
@@ -334,7 +334,7 @@ def _encoding(
     read = {name: available[name] for name in encoder.reads()} | {
         "items": encoder.look_up(recalled[encoder.looked_up])
     }
-    looked_up = Said({"items": Source("memory", memory=CAPTIONS, rows=f"front.{encoder.looked_up}")})
+    looked_up = PortBindings({"items": Source("memory", memory=CAPTIONS, rows=f"front.{encoder.looked_up}")})
 
     def recall(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         return tuple(encoder.recall(signals).values())

@@ -19,14 +19,14 @@ from rtdecode.scores.events import Span
 from rtdecode.scores.ties import hits
 from rtdecode.timing import TimingGrid, exact
 from train.config.recipe import numbers
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data import haxby
 from train.data.chain import windows
 from train.data.offline import detrended
 from train.data.phantom import window_arrays
 from train.evaluation.identification import classified
 from train.evaluation.pictures import curves
-from train.evaluation.result import Figures, Judged, Request, Show
+from train.evaluation.result import Decode, Evaluation, Figures, Request
 from train.interface.system import Trained
 from train.models.haxby.causal import CausalChain, window_means
 from train.models.haxby.plan import CategoryPlan, HaxbyRuns, by_floor, choice_of, enough
@@ -62,7 +62,9 @@ class LeaveOneRunOut:
         """
         enough("data.others", data.all_runs, _FEWEST)
 
-    def judge(self, work: Work, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Show) -> Judged:
+    def judge(
+        self, work: RunContext, plan: CategoryPlan, data: HaxbyRuns, trained: Trained, show: Decode
+    ) -> Evaluation:
         """Train again for each run that is left out, with every choice made on the other runs."""
         chain = data.chain(work)
         blocks = data.blocks(work)
@@ -90,20 +92,20 @@ class LeaveOneRunOut:
             "lag.png": curves(tables["lag"], "lag after the corrected onset (s)", 1 / 8),
             "correction.png": curves(tables["correction"], "onset correction (s)", 1 / 8),
         }
-        return Judged(figures, tables, pictures)
+        return Evaluation(figures, tables, pictures)
 
-    def evaluate(self, data: HaxbyRuns, trained: Trained, show: Show, request: Request) -> Judged:
+    def evaluate(self, data: HaxbyRuns, trained: Trained, show: Decode, request: Request) -> Evaluation:
         """Judge on runs that were not trained on."""
-        return Judged(judge_runs(show, trained.bundle, request.data, numbers(request.runs)))
+        return Evaluation(judge_runs(show, trained.bundle, request.data, numbers(request.runs)))
 
 
-def judge_runs(show: Show, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:
+def judge_runs(show: Decode, bundle: Bundle, data: Path | None, runs: list[int]) -> Figures:
     """Judge a classifier on runs it was not trained on.
 
     Parameters
     ----------
     show : callable
-        See `train.evaluation.result.Show`.
+        See `train.evaluation.result.Decode`.
     bundle : Bundle
     data : Path or None
         See `train.data.haxby.folder`.
@@ -143,7 +145,7 @@ def offline_trials(
 
 
 def leave_one_out(
-    work: Work,
+    work: RunContext,
     chain: CausalChain,
     offline: dict[float, Trials],
     blocks: Blocks,

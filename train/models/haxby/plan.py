@@ -16,7 +16,7 @@ from rtdecode.errors import UsageError
 from rtdecode.signal.volume.baseline import Baseline
 from rtdecode.timing import TimingGrid
 from train.config.recipe import numbers
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data import haxby
 from train.data.chain import draft_bundle, draft_manifest, windows
 from train.data.phantom import window_arrays
@@ -67,7 +67,7 @@ class HaxbyRuns:
         further_runs = numbers(self.others) if self.others else []
         return sorted({*self.taught, *further_runs})
 
-    def check(self, work: Work) -> None:
+    def check(self, work: RunContext) -> None:
         """Refuse too few runs, and data that are not there.
 
         Raises
@@ -77,7 +77,7 @@ class HaxbyRuns:
         enough("data.runs", self.taught, _FEWEST)
         haxby.folder(work.data)
 
-    def chain(self, work: Work) -> CausalChain:
+    def chain(self, work: RunContext) -> CausalChain:
         """Return all runs and how a session would read them. Only the training runs choose the voxels."""
         if self._chain is None:
             place = haxby.folder(work.data)
@@ -87,7 +87,7 @@ class HaxbyRuns:
             self._chain = CausalChain(draft, bold_runs, voxels)
         return self._chain
 
-    def blocks(self, work: Work) -> Blocks:
+    def blocks(self, work: RunContext) -> Blocks:
         """Return what was shown in each run."""
         return Blocks({number: run.events for number, run in self.chain(work).runs.items()}, haxby.LABELS)
 
@@ -111,7 +111,7 @@ class CategoryPlan:
         """What is chosen from."""
         return Candidates(self.corrections, self.floors, self.shrinkages)
 
-    def train(self, work: Work, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
+    def train(self, work: RunContext, data: HaxbyRuns, phases: dict[str, Any]) -> Trained:
         """Choose the settings and fit the classifier. There are no phases."""
         chain = data.chain(work)
         blocks = data.blocks(work)

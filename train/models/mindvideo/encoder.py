@@ -91,7 +91,7 @@ def check_voxels(windows: SetWindows, sizes: SpaceTimeSizes) -> None:
     ------
     UsageError
     """
-    check_patch(min(windows.most, len(windows.voxels)), sizes.patch)
+    check_patch(min(windows.max_voxels, len(windows.voxels)), sizes.patch)
 
 
 class SpaceTimeEncoder(AttendingEncoder):

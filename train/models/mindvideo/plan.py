@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from rtdecode.errors import UsageError
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.set_windows import SetWindows
 from train.data.sets.set_node import DataSetWindows
 from train.data.voxel_order import HIERARCHY, check_order
@@ -77,7 +77,7 @@ class MindVideoPlan(SmallPlan):
 
     def begin_encoder(
         self,
-        work: Work,
+        work: RunContext,
         data: AnyWindows,
         encoder: ConditionEncoder,
         windows: Windows,

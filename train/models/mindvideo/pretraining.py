@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rtdecode.errors import UsageError
 from train.config.recipe import build
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.config.run_files import read_run, weights, weights_digest
 from train.data.set_windows import SetWindows
 from train.data.sets.unlabelled import WRAP, check_fit, check_folder, read_unlabelled
@@ -191,7 +191,7 @@ def _sizes(sizes: SpaceTimeSizes) -> dict[str, int]:
 
 
 def begin(
-    work: Work,
+    work: RunContext,
     encoder: ConditionEncoder,
     windows: Windows,
     how: MaskedSizes | None,

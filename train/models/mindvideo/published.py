@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdecode.errors import UsageError
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.data.set_windows import SetWindows
 from train.data.target_cache import Cached
 from train.data.voxel_order import HIERARCHY, check_order
@@ -79,7 +79,7 @@ class MindVideoPublishedPlan(PublishedPlan):
 
     def begin_encoder(
         self,
-        work: Work,
+        work: RunContext,
         windows: SetWindows,
         encoder: ConditionEncoder,
         read: Windows,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rtdecode.errors import UsageError
 from train.closed_form.ridge_sums import Sums, SumsFit, fit_sums, sums_of, total
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.sets.feature_runs import FeatureRuns, FeatureSet
 from train.interface.system import Fitted
 
@@ -40,7 +40,7 @@ class FeatureRidgePlan:
                 features=self.features,
             )
 
-    def fit(self, work: Work, data: FeatureRuns) -> Fitted:
+    def fit(self, work: RunContext, data: FeatureRuns) -> Fitted:
         """Fit a map for each participant who is judged."""
         division = data.opened(work.data)
         sums = self._sums(work, division)
@@ -63,7 +63,7 @@ class FeatureRidgePlan:
             },
         )
 
-    def _sums(self, work: Work, division: FeatureSet) -> dict[tuple[str, str], dict[int, Sums]]:
+    def _sums(self, work: RunContext, division: FeatureSet) -> dict[tuple[str, str], dict[int, Sums]]:
         """Sum up the windows of each run that teaches, fold by fold."""
         sums: dict[tuple[str, str], dict[int, Sums]] = {}
         for run in work.track(division.taught, "reading runs"):

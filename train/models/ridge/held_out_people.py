@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
 from rtdecode.scores.accuracy import Score, entry, identification_nway, shift_orders
-from train.config.run_context import Arrays, Work, tracked
+from train.config.run_context import Arrays, RunContext, progress
 from train.data.sets.feature_runs import FeatureRuns, FeatureSet, PersonRun
 from train.evaluation.identification import with_constant
-from train.evaluation.result import Figures, Judged, Request, unknown
+from train.evaluation.result import Evaluation, Figures, Request, unknown
 from train.interface.system import Fitted
 from train.metrics.retrieval import cosines
 from train.models.ridge.features import predicted
@@ -65,11 +65,11 @@ class HeldOutPeople:
                 "the judge held-out-people is for features of a data set (target=features). Choose another.",
             )
 
-    def judge_fitted(self, work: Work, data: FeatureRuns, fitted: Fitted) -> Judged:
+    def judge_fitted(self, work: RunContext, data: FeatureRuns, fitted: Fitted) -> Evaluation:
         """Judge what was just fitted."""
         return judged(data.opened(work.data), fitted, None)
 
-    def evaluate_fitted(self, data: FeatureRuns, fitted: Fitted, request: Request) -> Judged:
+    def evaluate_fitted(self, data: FeatureRuns, fitted: Fitted, request: Request) -> Evaluation:
         """Judge a finished run on the judged films of ``data=DIR``, the data set that it was trained on."""
         if request.data is None:
             raise UsageError(
@@ -89,7 +89,7 @@ class HeldOutPeople:
         return judged(division, fitted, request.subject)
 
 
-def judged(division: FeatureSet, fitted: Fitted, subject: str | None) -> Judged:
+def judged(division: FeatureSet, fitted: Fitted, subject: str | None) -> Evaluation:
     """Judge maps on the runs that are judged.
 
     Parameters
@@ -112,10 +112,10 @@ def judged(division: FeatureSet, fitted: Fitted, subject: str | None) -> Judged:
             subject=subject,
             available=division.judged_people,
         )
-    scored = [_scored(division, fitted.weights, run) for run in tracked(runs, "judging runs")]
+    scored = [_scored(division, fitted.weights, run) for run in progress(runs, "judging runs")]
     notes = [{"note": text} for text in fitted.provenance["told"]]
     people = [_row(run) for run in scored]
-    return Judged(figures=_figures(scored), tables={"people": people, "notes": notes})
+    return Evaluation(figures=_figures(scored), tables={"people": people, "notes": notes})
 
 
 def _scored(division: FeatureSet, weights: Arrays, run: PersonRun) -> _JudgedRun:

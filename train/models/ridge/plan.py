@@ -17,7 +17,7 @@ from train.closed_form.components import principal_components
 from train.closed_form.patch_codec import CodecSizes
 from train.closed_form.ridge import RidgeFit, fit_ridge
 from train.closed_form.stem import fit_eeg_stem, fit_voxel_stem
-from train.config.run_context import Arrays, Work
+from train.config.run_context import Arrays, RunContext
 from train.data.arrays import golden
 from train.data.taught import Taught
 from train.interface.system import OfSubject, Trained, of_another
@@ -27,7 +27,7 @@ from train.models.ridge.system import PatchRidge
 class Teaching(Protocol):
     """Data that the plan learns from."""
 
-    def everybody_taught(self, work: Work) -> dict[str, Taught]:
+    def everybody_taught(self, work: RunContext) -> dict[str, Taught]:
         """Return the windows that teach, by participant, the default one first."""
         ...
 
@@ -54,7 +54,7 @@ class PatchRidgePlan:
     # And where it is given several simulated participants.
     learns_several_participants: ClassVar[bool] = True
 
-    def train(self, work: Work, data: Teaching, phases: dict[str, Any]) -> Trained:
+    def train(self, work: RunContext, data: Teaching, phases: dict[str, Any]) -> Trained:
         """Fit the windows that teach. There are no phases.
 
         Of several participants, codec and components are fitted to the clips of all, each window of each as

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.from_file import film_from_file, frames_from_file
 from train.config import disk_space
-from train.config.run_context import tracked, write_arrays
+from train.config.run_context import progress, write_arrays
 from train.config.training_films import TrainingFilm
 from train.data.shards import Shards
 from train.parts.codecs.full_video_decoder import full_decoder
@@ -170,7 +170,7 @@ def prepare(
     for film, count in zip(films, counts, strict=True):
         files = [folder / f"{film.key}-{number:05d}.npz" for number in range(count)]
         clips = zip(files, _clips(film, cut), strict=False)
-        for file, clip in tracked(clips, film.name, count):
+        for file, clip in progress(clips, film.name, count):
             if not file.is_file():
                 write_arrays(file, _decoded(clip, autoencoder, decoder))
         held_out_count = max(1, count // _CLIPS_PER_HELD_OUT)
@@ -180,20 +180,20 @@ def prepare(
 
 
 def _count(film: TrainingFilm, cut: Cut) -> int:
-    if film.drawn:
+    if film.by_seed:
         raise UsageError(
             "films-drawn-unsupported",
             "films={film} is a word for films that are drawn. Give files or folders of films.",
             film=film.name,
         )
     seconds = cut.seconds if film.seconds is None else min(cut.seconds, film.seconds)
-    frames, fault = film_from_file(Path(film.shown), _SMALL, cut.fps, int(seconds * cut.fps))
+    frames, fault = film_from_file(Path(film.source), _SMALL, cut.fps, int(seconds * cut.fps))
     if fault:
         raise UsageError(
             "film-truncated",
             "films={path}: it can be decoded for {decodable_s:g} s, and not beyond ({error}). Give a "
             "whole file, or less of it with seconds=.",
-            path=film.shown,
+            path=film.source,
             decodable_s=len(frames) / cut.fps,
             error=fault,
         )
@@ -204,7 +204,7 @@ def _count(film: TrainingFilm, cut: Cut) -> int:
             "films={path}: {frames} frames of it can be read at {fps:g} a second, and {min_clips} "
             "clips of {clip_frames} are needed: one to learn from, and one that is held out. Give a "
             "longer film, or more frames a second with fps=.",
-            path=film.shown,
+            path=film.source,
             frames=len(frames),
             fps=cut.fps,
             min_clips=_LEAST,
@@ -215,7 +215,7 @@ def _count(film: TrainingFilm, cut: Cut) -> int:
 
 def _clips(film: TrainingFilm, cut: Cut) -> Iterator[NDArray[np.uint8]]:
     """Yield the whole clips of a film, (frame, row, column, 3)."""
-    frames = frames_from_file(Path(film.shown), cut.size, cut.fps)
+    frames = frames_from_file(Path(film.source), cut.size, cut.fps)
     while len(clip := list(islice(frames, cut.frames))) == cut.frames:
         yield np.stack(clip)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rtdecode.bundle.wiring import Said, Source
+from rtdecode.bundle.wiring import PortBindings, Source
 from rtdecode.errors import UsageError
 from train.interface.system import Traced
 
@@ -129,7 +129,7 @@ def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list
         _First(decoder, size, list(first_cache)),
         {"latent": now},
         ["frames", *map(_port, first_cache)],
-        Said(writes={_port(name): name for name in first_cache}),
+        PortBindings(writes={_port(name): name for name in first_cache}),
     )
     if latent[1] == decoder.turns[0]:
         return [first]
@@ -140,7 +140,7 @@ def stages(decoder: VideoDecoder, latent: Latent, size: tuple[int, int]) -> list
         _Next(decoder, size, list(cache)),
         {"latent": later, **examples},
         ["frames", *map(_port, cache)],
-        Said(reads, writes),
+        PortBindings(reads, writes),
     )
     return [first, following]
 

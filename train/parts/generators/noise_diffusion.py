@@ -197,7 +197,7 @@ class StartedStep(NoiseStep):
         schedule = self.levels_on_clock
         share = schedule.remaining(self.start_level)
         remaining = torch.tensor([share * (1 - n / steps) for n in range(steps)])
-        return [1.0, *(schedule.at(remaining)[1:] / self.start_level).tolist()]
+        return [1.0, *(schedule.clock_at(remaining)[1:] / self.start_level).tolist()]
 
     @torch.no_grad()
     def sample(self, noise: Tensor, condition: Tensor, steps: int) -> Tensor:

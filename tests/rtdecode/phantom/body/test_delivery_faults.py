@@ -4,11 +4,11 @@ import pytest
 from rtdecode.errors import UsageError
 from rtdecode.phantom.body.delivery_faults import (
     KINDS,
-    Fate,
+    DeliveryOutcome,
     Fault,
     absences,
     dropped_volumes,
-    fates,
+    outcomes,
     plan,
     received,
     trigger_lines,
@@ -78,7 +78,7 @@ def test_what_becomes_of_a_volume() -> None:
         "volume-dup@0.8,volume-late@1.6:3,volume-reorder@2.4,slice-drop@3.2,file-truncate@4,"
         "file-slow@4.8:2,volume-drop@5.6,volume-dup@5.6"
     )
-    fate_of = fates(plan(spec, 60, 1), 0.8, 80, 1)
+    fate_of = outcomes(plan(spec, 60, 1), 0.8, 80, 1)
     assert list(fate_of) == [1, 2, 3, 4, 5, 6, 7]
     assert fate_of[1].again
     assert fate_of[2].late_s == 3
@@ -87,19 +87,21 @@ def test_what_becomes_of_a_volume() -> None:
     assert fate_of[5].cut is not None
     assert 0.05 <= fate_of[5].cut <= 0.95
     assert fate_of[6].slow_s == 2
-    assert fate_of[7] == Fate((Fault("volume-drop", 5.6, 0.0),), lost=True), "a lost volume has no double"
-    assert [index for index, fate in fate_of.items() if not fate.whole] == [4, 5, 7]
+    assert fate_of[7] == DeliveryOutcome((Fault("volume-drop", 5.6, 0.0),), lost=True), (
+        "a lost volume has no double"
+    )
+    assert [index for index, fate in fate_of.items() if not fate.is_readable] == [4, 5, 7]
 
 
 def test_spans_hit_every_volume_within_and_lateness_only_one() -> None:
-    assert list(fates(plan("volume-dup@1.6:1.6", 60, 1), 0.8, 80, 1)) == [2, 3]
-    assert list(fates(plan("volume-late@1.6:1.6", 60, 1), 0.8, 80, 1)) == [2]
-    assert list(fates(plan("file-truncate@63:30", 60, 1), 0.8, 80, 1)) == [78, 79]
+    assert list(outcomes(plan("volume-dup@1.6:1.6", 60, 1), 0.8, 80, 1)) == [2, 3]
+    assert list(outcomes(plan("volume-late@1.6:1.6", 60, 1), 0.8, 80, 1)) == [2]
+    assert list(outcomes(plan("file-truncate@63:30", 60, 1), 0.8, 80, 1)) == [78, 79]
 
 
 def test_no_volume_moves_behind_one_that_never_comes() -> None:
-    assert list(fates(plan("volume-reorder@1.6,volume-drop@2.4", 60, 1), 0.8, 80, 1)) == [3]
-    assert list(fates(plan("volume-reorder@7.2", 60, 1), 0.8, 10, 1)) == []
+    assert list(outcomes(plan("volume-reorder@1.6,volume-drop@2.4", 60, 1), 0.8, 80, 1)) == [3]
+    assert list(outcomes(plan("volume-reorder@7.2", 60, 1), 0.8, 10, 1)) == []
 
 
 def test_absences_do_not_overlap() -> None:

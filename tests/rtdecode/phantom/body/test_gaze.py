@@ -22,15 +22,15 @@ def test_the_eyes_stay_where_they_look_and_get_there_in_tens_of_milliseconds() -
     gaze = gaze_path(0.0, 60.0, 8)
     middle = (gaze.onsets[:-1] + gaze.onsets[1:]) / 2
     long = np.diff(gaze.onsets) > 0.2
-    assert np.allclose(gaze.at(middle[long]), gaze.places[:-1][long])
+    assert np.allclose(gaze.directions(middle[long]), gaze.places[:-1][long])
     # The largest saccade takes less than a tenth of a second (Carpenter 1988).
-    assert np.allclose(gaze.at(gaze.onsets[1:] + 0.1)[5], gaze.places[6])
+    assert np.allclose(gaze.directions(gaze.onsets[1:] + 0.1)[5], gaze.places[6])
 
 
 def test_pixels_are_where_the_eyes_point() -> None:
     gaze = gaze_path(0.0, 20.0, 9)
     pixels = gaze.pixels(160)
-    right, above = gaze.at((np.arange(160) + 0.5) / 8).T
+    right, above = gaze.directions((np.arange(160) + 0.5) / 8).T
     assert np.abs(pixels[:, 1] - right * 96 / 18).max() <= 0.5
     assert np.abs(pixels[:, 0] + above * 96 / 18).max() <= 0.5
     assert set(gaze.saccades(160)) <= set(range(160))

@@ -119,7 +119,7 @@ def test_the_clock_drifts_against_the_scanner() -> None:
     only = dataclasses.replace(Artifacts().without(), gradient=True, drift_ppm=20.0)
     with_gradient = session(artifacts=only)
     x = with_gradient.eeg() - with_gradient.clean()
-    artefact = drifting.gradient(only).at(times)
+    artefact = drifting.gradient(only).voltages(times)
     artefact[-1] *= 2
     assert np.abs(x - artefact).max() <= 2 * BIT_UV
 

@@ -29,7 +29,7 @@ def test_r_peaks_are_at_the_beats(heart: Heart) -> None:
 
 
 def test_the_beat_in_the_eeg_comes_later_and_has_its_size(heart: Heart) -> None:
-    x = heart.at(TIMES)
+    x = heart.voltages(TIMES)
     starts = np.searchsorted(TIMES, heart.beats[3:300]) - 100
     beats = np.stack([x[:, start : start + 900] for start in starts])
     mean = beats.mean(axis=0)
@@ -45,20 +45,20 @@ def test_the_beat_in_the_eeg_comes_later_and_has_its_size(heart: Heart) -> None:
 
 
 def test_loops_that_see_no_brain_see_the_movement(heart: Heart) -> None:
-    x = heart.at(TIMES)
+    x = heart.voltages(TIMES)
     weights = np.linalg.lstsq(x[64:].T, x[:64].T, rcond=None)[0]
     assert np.abs(x[64:].T @ weights - x[:64].T).max() < 0.1
 
 
 def test_pieces_are_the_whole(heart: Heart) -> None:
     parts = np.split(TIMES[:20_000], [1, 977, 12_345])
-    uncut = heart.at(TIMES[:20_000])
-    assert np.abs(np.concatenate([heart.at(part) for part in parts], axis=1) - uncut).max() < 0.01
+    uncut = heart.voltages(TIMES[:20_000])
+    assert np.abs(np.concatenate([heart.voltages(part) for part in parts], axis=1) - uncut).max() < 0.01
 
 
 def test_the_pump_hums_between_20_and_60_hz() -> None:
     pump = Pump(1, 63, 5)
-    x = pump.at(TIMES[:100_000])
+    x = pump.voltages(TIMES[:100_000])
     assert np.sqrt((x**2).mean()) == pytest.approx(PUMP_UV, rel=0.1)
     hz, power = signal.welch(x, FS, nperseg=8000)
     hum_band = (hz > 19) & (hz < 61)

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from rtdecode.phantom.film.film import ATTRIBUTES, Film
-from rtdecode.phantom.film.known import COMBINATION, KNOWN, STRATA, UNSEEN, UNSEEN_TOGETHER, VALUE, novelty
+from rtdecode.phantom.film.known import (
+    COMBINATION,
+    SEEN_VALUES,
+    STRATA,
+    UNSEEN,
+    UNSEEN_TOGETHER,
+    VALUE,
+    novelty,
+)
 from rtdecode.phantom.film.watched import watched
 
-SEEN = {
+TRAINED_SHOT = {
     "shape": "square",
     "color": "red",
     "background": "navy",
@@ -44,15 +52,15 @@ def test_a_film_of_shapes_holds_as_much_of_each_kind_as_is_said() -> None:
 
 
 def test_what_is_new_in_a_shot_is_told() -> None:
-    assert novelty(SEEN) == KNOWN
+    assert novelty(TRAINED_SHOT) == SEEN_VALUES
     for name, value in UNSEEN.items():
-        assert novelty(SEEN | {name: value}) == VALUE
+        assert novelty(TRAINED_SHOT | {name: value}) == VALUE
     for pair in UNSEEN_TOGETHER:
-        assert novelty(SEEN | pair) == COMBINATION
+        assert novelty(TRAINED_SHOT | pair) == COMBINATION
     # A value that was never seen weighs more than a pair.
-    assert novelty(SEEN | UNSEEN_TOGETHER[0] | {"pan": UNSEEN["pan"]}) == VALUE
+    assert novelty(TRAINED_SHOT | UNSEEN_TOGETHER[0] | {"pan": UNSEEN["pan"]}) == VALUE
     with pytest.raises(KeyError, match="pan"):
-        novelty({name: SEEN[name] for name in SEEN if name != "pan"})
+        novelty({name: TRAINED_SHOT[name] for name in TRAINED_SHOT if name != "pan"})
 
 
 def test_the_word_makes_it_and_it_is_another_film_than_shapes() -> None:

@@ -47,7 +47,7 @@ def twenty_seconds() -> Watched:
 def test_any_instant_at_any_size_is_the_same_picture(size: tuple[int, int]) -> None:
     """Drawn larger, or of another form, and scaled down, it is what the participant watches."""
     film = twenty_seconds()
-    other = np.stack([*film.at(size, 1)])
+    other = np.stack([*film.resampled(size, 1)])
     assert other.shape == (20, *size, 3)
     for resized, watched_frame in zip(other, film.frames[::FPS], strict=True):
         resized_image = Image.fromarray(resized)
@@ -119,12 +119,12 @@ def test_a_session_shows_it_and_its_seed_fixes_it() -> None:
 
 def test_other_films_give_any_instant_at_any_size_too() -> None:
     shapes = watched("shapes", 8.0, 3, "grid")
-    assert np.array_equal([*shapes.at(SIZE, FPS)], shapes.frames)
-    large = np.stack([*shapes.at((128, 128), 24)])
+    assert np.array_equal([*shapes.resampled(SIZE, FPS)], shapes.frames)
+    large = np.stack([*shapes.resampled((128, 128), 24)])
     assert large.shape == (192, 128, 128, 3)
     # Scaled by two, and the sides cut off.
     assert np.array_equal(large[30, ::2, ::2], shapes.frames[10, :, 16:80])
     baseline = watched("none", 4.0, 0, "grid")
-    grey = np.stack([*baseline.at((32, 32), 4)])
+    grey = np.stack([*baseline.resampled((32, 32), 4)])
     assert (grey == 128).all()
     assert len(grey) == 16

@@ -9,7 +9,7 @@ from rtdecode.phantom.live.outlet import EegOutlet, marker_outlet
 from rtdecode.phantom.session import PhantomSession
 
 
-def found(name: str) -> pylsl.StreamInfo:
+def resolve_stream(name: str) -> pylsl.StreamInfo:
     streams = pylsl.resolve_byprop("name", name, 1, 30)
     assert streams, f"no stream {name}"
     return streams[0]
@@ -23,14 +23,14 @@ def test_the_stream_says_what_its_channels_are(artifacts: Artifacts | None, kind
     session = PhantomSession("easy", seconds=1, sfreq=1000, artifacts=artifacts)
     outlet = EegOutlet(session, name)
     markers = marker_outlet(name)
-    inlet = pylsl.StreamInlet(found(name), recover=False)
+    inlet = pylsl.StreamInlet(resolve_stream(name), recover=False)
     info = inlet.info(10)
     assert info.nominal_srate() == 1000
     assert info.type() == "EEG"
     assert info.get_channel_labels() == list(session.montage.channels)
     assert info.get_channel_types() == kinds
     assert info.get_channel_units() == ["microvolts"] * 64
-    assert found(f"{name}-markers").source_id() == f"{info.source_id()}-markers"
+    assert resolve_stream(f"{name}-markers").source_id() == f"{info.source_id()}-markers"
     inlet.close_stream()
     del outlet, markers
 
@@ -39,7 +39,7 @@ def test_it_dies_and_comes_back_as_itself_and_as_another() -> None:
     name = f"restart-{os.getpid()}"
     session = PhantomSession("easy", seconds=1, sfreq=1000, spec="eeg-restart@1:0.5,eeg-restart@2:0.5")
     outlet = EegOutlet(session, name)
-    infos = [found(name)]
+    infos = [resolve_stream(name)]
     inlet = pylsl.StreamInlet(infos[0], recover=False)
     inlet.open_stream(10)
     zero = 10_000
@@ -53,7 +53,7 @@ def test_it_dies_and_comes_back_as_itself_and_as_another() -> None:
         outlet.push(block, zero + away, trigger_at)
         assert not outlet.have_consumers()
         outlet.push(block, zero + back, trigger_at)
-        infos.append(found(name))
+        infos.append(resolve_stream(name))
         assert infos[-1].uid() != infos[-2].uid()
     with pytest.raises(pylsl.util.LostError):
         inlet.pull_chunk(timeout=5)

@@ -13,7 +13,7 @@ def good(count: int) -> np.ndarray:
     return np.full(count, CORRECTED, np.uint8)
 
 
-def whole(maker: Decimator, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def push_all(maker: Decimator, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     count = data.shape[1]
     return maker.push(data, 100 + np.arange(count) / maker.sfreq, good(count))
 
@@ -24,7 +24,7 @@ def test_what_is_slow_is_kept_at_its_time(sfreq: float, target: float) -> None:
     times = np.arange(int(4 * sfreq)) / sfreq
     for hz in (0.0, 0.03 * target, 0.2 * target):
         decimator.reset()
-        out, when, _ = whole(decimator, np.cos(2 * np.pi * hz * times)[None])
+        out, when, _ = push_all(decimator, np.cos(2 * np.pi * hz * times)[None])
         late = len(when) // 2
         assert out[0, late:] == pytest.approx(np.cos(2 * np.pi * hz * (when[late:] - 100)), abs=3e-3)
     assert np.diff(when) == pytest.approx(1 / target, abs=1e-9)
@@ -37,7 +37,7 @@ def test_what_would_be_folded_is_60_db_down(sfreq: float, target: float) -> None
     times = np.arange(int(3 * sfreq)) / sfreq
     for hz in np.linspace(0.502 * target, sfreq / 2, 12):
         decimator.reset()
-        out, _, _ = whole(decimator, np.sin(2 * np.pi * hz * times)[None])
+        out, _, _ = push_all(decimator, np.sin(2 * np.pi * hz * times)[None])
         assert 20 * np.log10(np.abs(out[0, out.shape[1] // 2 :]).max()) < -60
 
 
@@ -66,15 +66,15 @@ def test_chunks_change_no_bit(cuts: list[int], rates: tuple[float, float], chann
 def test_single_samples_change_no_bit() -> None:
     data = np.random.default_rng(2).standard_normal((64, 700))
     decimator = Decimator(5000.0, 1000.0)
-    out = [whole(decimator, data[:, i : i + 1])[0] for i in range(700)]
-    assert np.array_equal(np.concatenate(out, axis=1), whole(Decimator(5000.0, 1000.0), data)[0])
+    out = [push_all(decimator, data[:, i : i + 1])[0] for i in range(700)]
+    assert np.array_equal(np.concatenate(out, axis=1), push_all(Decimator(5000.0, 1000.0), data)[0])
 
 
 def test_the_future_cannot_change_the_past() -> None:
     data = np.random.default_rng(3).standard_normal((3, 2000))
     other = data.copy()
     other[:, 1200:] = 9.0
-    a, b = (whole(Decimator(5000.0, 1000.0), x)[0] for x in (data, other))
+    a, b = (push_all(Decimator(5000.0, 1000.0), x)[0] for x in (data, other))
     assert np.array_equal(a[:, :240], b[:, :240])
     assert not np.array_equal(a[:, 240:260], b[:, 240:260])
 
@@ -91,7 +91,7 @@ def test_an_output_is_as_good_as_the_worst_it_rests_on() -> None:
 
 
 def test_a_start_at_rest_has_no_transient() -> None:
-    out, when, _ = whole(Decimator(5000.0, 250.0), np.full((1, 4000), 20_000.0))
+    out, when, _ = push_all(Decimator(5000.0, 250.0), np.full((1, 4000), 20_000.0))
     assert out == pytest.approx(20_000, abs=1e-6)
     assert when[0] == pytest.approx(100 - Decimator(5000.0, 250.0).delay_s)
 
@@ -102,7 +102,7 @@ def test_a_start_at_rest_has_no_transient() -> None:
 def test_rates_as_amplifiers_state_them_are_divided_by_a_whole_number(sfreq: float, ratio: int) -> None:
     decimator = Decimator(sfreq, rate_within(sfreq, 1000))
     assert decimator.target == sfreq / ratio
-    _, when, _ = whole(decimator, np.zeros((1, 60 * ratio)))
+    _, when, _ = push_all(decimator, np.zeros((1, 60 * ratio)))
     assert len(when) == 60
     assert np.diff(when) == pytest.approx(ratio / sfreq, abs=1e-9)
 

@@ -154,7 +154,7 @@ def test_the_phantoms_heart():
     angle = np.linspace(0, 2 * np.pi, 24)
     places = np.stack([np.cos(angle), np.sin(angle), 0 * angle], axis=1).astype(np.float32)
     heart = Heart(1, places, 3, 0.0, 70.0)
-    data = np.concatenate([recording.eeg + heart.at(times), heart.ecg(times)[None]]).astype(np.float64)
+    data = np.concatenate([recording.eeg + heart.voltages(times), heart.ecg(times)[None]]).astype(np.float64)
     both = HeartbeatSignals(250.0, data, recording.eeg, heart.beats)
     for led in (True, False):
         figures = judged(both, FROM_S, ecg=led)

@@ -21,7 +21,7 @@ def baseline(walk: float = 0.01, colour: float = 0.8, memory: float = 3.0) -> Ba
     return Baseline(components=2, walk=walk, colour=colour, memory=memory)
 
 
-def one(given_drift: Drift, **changes: float) -> VolumeNormalizer:
+def make_normalizer(given_drift: Drift, **changes: float) -> VolumeNormalizer:
     return VolumeNormalizer(
         np.full(VOXELS, 100.0, np.float32), np.full(VOXELS, 5.0, np.float32), baseline(**changes), given_drift
     )
@@ -41,7 +41,7 @@ def test_future_volumes_do_not_change_the_past(
     a = np.random.default_rng(cut).normal(100, 5, (40, VOXELS)).astype(np.float32)
     b = a.copy()
     b[cut:] += shift
-    first, second = (one(drift(), walk=walk, colour=colour, memory=memory) for _ in range(2))
+    first, second = (make_normalizer(drift(), walk=walk, colour=colour, memory=memory) for _ in range(2))
     outputs = [np.stack([norm.push(v) for v in data]) for norm, data in ((first, a), (second, b))]
     assert np.array_equal(outputs[0][:cut], outputs[1][:cut])
     assert not np.array_equal(outputs[0][cut:], outputs[1][cut:])
@@ -86,7 +86,7 @@ def test_the_arrays_of_a_bundle_give_the_same_normaliser() -> None:
     stats = {"fmri_mean": np.full(VOXELS, 100.0, np.float32), "fmri_scale": np.full(VOXELS, 5.0, np.float32)}
     norm = normalizer(stats | bundle_drift.arrays(), baseline())
     data = np.random.default_rng(0).normal(100, 5, (10, VOXELS)).astype(np.float32)
-    direct = one(bundle_drift)
+    direct = make_normalizer(bundle_drift)
     for volume in data:
         assert norm.push(volume) == pytest.approx(direct.push(volume), abs=1e-4)
 

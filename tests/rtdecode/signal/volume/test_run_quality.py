@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdecode.signal.volume.run_quality import BARS, Quality, Steadiness, judge
+from rtdecode.signal.volume.run_quality import BARS, Quality, RunQuality, judge
 
 
 def run(count: int = 40, voxels: int = 300, tsnr: float = 50.0, seed: int = 0) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_a_figure_is_graded_by_its_two_limits(figure: str, good: float, bad: flo
     values = (good, good * beyond, bad, bad * beyond)
     grades = []
     for value in values:
-        figures = Steadiness(60, None, None, None, None, None, None, None)
+        figures = RunQuality(60, None, None, None, None, None, None, None)
         grades.append(judge(replace(figures, **{figure: value})).grade)
     assert grades == ["good", "acceptable", "acceptable", "bad"]
 
@@ -168,7 +168,7 @@ def test_centred_signals_have_no_share_of_a_level() -> None:
 
 
 def test_unknown_figures_are_no_fault() -> None:
-    verdict = judge(Steadiness(60, None, None, None, None, None, None, None))
+    verdict = judge(RunQuality(60, None, None, None, None, None, None, None))
     assert (verdict.grade, verdict.reasons) == ("good", ())
     assert all(bar.source for bar in BARS)
 

@@ -55,9 +55,9 @@ def test_a_fingerprint_holds_for_what_is_padded_and_not_for_a_change():
 
 
 def test_names_are_shown_in_print():
-    assert files.shown("a/b c.dcm") == "a/b c.dcm"
-    assert files.shown("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
-    assert files.shown(os.fsdecode(b"\xff.dcm")) == "\\xff.dcm"
+    assert files.printable("a/b c.dcm") == "a/b c.dcm"
+    assert files.printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
+    assert files.printable(os.fsdecode(b"\xff.dcm")) == "\\xff.dcm"
 
 
 def volume(zeros: int) -> np.ndarray:

@@ -123,7 +123,7 @@ def test_a_damaged_number_opens_no_holes() -> None:
     assert isinstance(runs.place(image(1), "x", moments), Volume)
     assert isinstance(runs.place(image(70_000), "x", moments), str)
     (run,) = runs
-    assert (sorted(run.seen), sorted(run.holes)) == ([0, 1], [])
+    assert (sorted(run.delivered), sorted(run.holes)) == ([0, 1], [])
 
 
 def test_a_long_absence_is_believed_at_the_second_volume() -> None:

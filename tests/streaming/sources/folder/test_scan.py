@@ -26,7 +26,7 @@ class Clock:
 now = Clock()
 
 
-def found(scan: FolderScan, seconds: float = 0.35) -> set[str]:
+def scanned_names(scan: FolderScan, seconds: float = 0.35) -> set[str]:
     """Names told in some time; a machine that stood still meanwhile makes the polls all the same."""
     names = set()
     until = now() + seconds
@@ -55,18 +55,18 @@ def listings(scan: FolderScan, monkeypatch: pytest.MonkeyPatch, seconds: float) 
 def test_files_and_folders_that_appear_are_told_once(tmp_path, events):
     (tmp_path / "old").touch()
     scan = FolderScan(tmp_path, events=events)
-    assert found(scan, 0.02) == {"old"}
+    assert scanned_names(scan, 0.02) == {"old"}
     deep = tmp_path / "2026 03" / "a" / "b"
     deep.mkdir(parents=True)
     (deep / "0").touch()
-    assert found(scan) == {"2026 03/a/b/0"}
+    assert scanned_names(scan) == {"2026 03/a/b/0"}
     (deep / "1").touch()
     (tmp_path / ".part").touch()
     (tmp_path / "2026 03" / "2").touch()
-    assert found(scan) == {"2026 03/a/b/1", "2026 03/2"}
+    assert scanned_names(scan) == {"2026 03/a/b/1", "2026 03/2"}
     (tmp_path / ".part").rename(tmp_path / "whole")
-    assert found(scan) == {"whole"}
-    assert found(scan) == set()
+    assert scanned_names(scan) == {"whole"}
+    assert scanned_names(scan) == set()
     assert scan.knows("2026 03/a/b/1")
     assert not scan.knows("2026 03/a/b/2")
     assert set(scan.files()) == {"old", "whole", "2026 03/2", "2026 03/a/b/0", "2026 03/a/b/1"}
@@ -77,12 +77,12 @@ def test_a_file_that_is_overwritten_is_told_again(tmp_path, events):
     for n in range(300):
         (tmp_path / str(n)).write_text("a")
     scan = FolderScan(tmp_path, events=events)
-    assert len(found(scan)) == 300
+    assert len(scanned_names(scan)) == 300
     with (tmp_path / "7").open("r+") as file:
         file.write("bb")
     changed = set()
     while not changed:
-        changed = found(scan, 0.1)
+        changed = scanned_names(scan, 0.1)
     assert changed == {"7"}
 
 
@@ -95,10 +95,10 @@ def test_hundreds_of_folders_one_for_each_volume(tmp_path, events, monkeypatch):
         folder.mkdir()
         (folder / "slice").touch()
         if n == 60:
-            assert len(found(scan)) == 61
-    assert len(found(scan)) == 139
+            assert len(scanned_names(scan)) == 61
+    assert len(scanned_names(scan)) == 139
     (tmp_path / "0003" / "late").touch()
-    assert found(scan, 2.0) == {"0003/late"}
+    assert scanned_names(scan, 2.0) == {"0003/late"}
     # Twice in half a second, and once more after the last change.
     assert listings(scan, monkeypatch, 0.5) <= 3 * 201
 
@@ -117,9 +117,9 @@ def test_what_is_no_file_is_left_alone(tmp_path):
         with open(odd, "w"):
             pass
         scan = FolderScan(tmp_path)
-        assert found(scan) == {"real", "link", "a\nb", os.path.basename(odd)}
+        assert scanned_names(scan) == {"real", "link", "a\nb", os.path.basename(odd)}
         (tmp_path / "later").touch()
-        assert found(scan, 0.6) == {"later", "dangling"}
+        assert scanned_names(scan, 0.6) == {"later", "dangling"}
 
 
 def test_a_folder_that_goes_and_comes_is_counted_and_looked_through(tmp_path):
@@ -130,21 +130,21 @@ def test_a_folder_that_goes_and_comes_is_counted_and_looked_through(tmp_path):
     folder.mkdir()
     for n in range(3):
         (folder / str(n)).touch()
-    assert found(scan) == {"0", "1", "2"}
+    assert scanned_names(scan) == {"0", "1", "2"}
     folder.rename(away)
-    assert found(scan, 0.05) == set()
+    assert scanned_names(scan, 0.05) == set()
     assert (scan.alive, scan.vanished) == (False, 1)
     os.utime(away / "1", (1, 1))
     away.rename(folder)
-    assert found(scan) == {"1"}
+    assert scanned_names(scan) == {"1"}
     assert not scan.returning
     folder.rename(away)
     folder.mkdir()
-    assert found(scan) == set()
+    assert scanned_names(scan) == set()
     folder.rmdir()
     away.rename(folder)
     (folder / "3").touch()
-    assert found(scan) == {"3"}
+    assert scanned_names(scan) == {"3"}
 
 
 def test_the_excluded_folder_is_not_entered(tmp_path):
@@ -152,7 +152,7 @@ def test_the_excluded_folder_is_not_entered(tmp_path):
     out.mkdir(parents=True)
     (out / "x").touch()
     (tmp_path / "a" / "y").touch()
-    assert found(FolderScan(tmp_path, out)) == {"a/y"}
+    assert scanned_names(FolderScan(tmp_path, out)) == {"a/y"}
 
 
 @EVENTS
@@ -161,7 +161,7 @@ def test_ten_thousand_other_files_are_not_listed_at_every_poll(tmp_path, events,
         (tmp_path / f"{n:05d}").touch()
     scan = FolderScan(tmp_path, events=events)
     assert len(scan.poll(now())) == 10_000
-    found(scan, 0.2)
+    scanned_names(scan, 0.2)
     assert listings(scan, monkeypatch, 1.5) <= 8
     (tmp_path / "new").touch()
     polls = 0

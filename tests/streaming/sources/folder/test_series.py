@@ -40,7 +40,7 @@ def test_any_order_keeps_indices_holes_and_times(numbers):
             assert result.acquired_s == pytest.approx(0.8 * number)
             placed_numbers.append(number)
     (run,) = runs
-    assert run.seen == set(numbers)
+    assert run.delivered == set(numbers)
     assert sorted(run.holes) == [n for n in range(max(numbers)) if n not in numbers]
     assert runs.duplicate == len(numbers) - len(set(numbers))
     assert runs.out_of_order == sum(n < max(placed_numbers[:i]) for i, n in enumerate(placed_numbers) if i)
@@ -100,7 +100,7 @@ def test_without_a_counter_time_gives_the_index_and_then_arrival():
             None,
         )
         runs.place(uncounted, "x", NOW)
-    assert next(iter(runs)).seen == {0, 1, 4}
+    assert next(iter(runs)).delivered == {0, 1, 4}
     runs = Runs()
     assert [placed(runs, None, start=None).index for _ in range(3)] == [0, 1, 2]
 

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from streaming.sources.folder.volume_assembler import Stacked, Stacks
+from streaming.sources.folder.volume_assembler import Stacked, VolumeAssembler
 from streaming.sources.formats.image import Counters, Plane
-from tests.streaming.sources.planes import at
+from tests.streaming.sources.planes import moments_at
 
 SLICES = 5
 TR_S = 2.0
@@ -73,7 +73,7 @@ def stacked(
 ) -> tuple[list[Stacked], int]:
     """What four volumes give whose slices come in any order, and how many slices were refused."""
     chance = random.Random(str((header, slices, numbered)))
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes: list[Stacked] = []
     pushed = 0
     for volume in range(4):
@@ -83,7 +83,7 @@ def stacked(
                 continue
             pushed += 1
             volumes += stacks.push(
-                plane(volume, k, header, slices, numbered), f"{volume}_{k}", at(TR_S * volume)
+                plane(volume, k, header, slices, numbered), f"{volume}_{k}", moments_at(TR_S * volume)
             )
     volumes += stacks.drain()
     refused = [name for name, _ in stacks.refused()]

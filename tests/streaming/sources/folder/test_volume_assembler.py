@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from streaming.sources.folder.slice_run import SliceRun
 from streaming.sources.folder.slice_stack import Slot, places
-from streaming.sources.folder.volume_assembler import Stacks, _is_late
+from streaming.sources.folder.volume_assembler import VolumeAssembler, _is_late
 from streaming.sources.formats.image import Plane
-from tests.streaming.sources.planes import Scan, at, check, pushed
+from tests.streaming.sources.planes import Scan, check, moments_at, pushed
 
 # What headers say, from all to nothing; the last has the order of time alone.
 SCANS = {
@@ -32,7 +32,7 @@ SCANS = {
 
 @pytest.mark.parametrize("scan", SCANS.values(), ids=SCANS)
 def test_all_volumes_of_a_run_whatever_its_headers_say(scan: Scan) -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes = [*pushed(stacks, scan.planes()), *stacks.drain()]
     assert [volume.image.number for volume in volumes] == list(range(5))
     for number, volume in enumerate(volumes):
@@ -44,7 +44,7 @@ def test_all_volumes_of_a_run_whatever_its_headers_say(scan: Scan) -> None:
 
 @given(order=st.permutations(range(30)), name=st.sampled_from(sorted(SCANS)))
 def test_any_order_of_arrival_gives_the_same_volumes(order: list[int], name: str) -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = SCANS[name].planes()
     volumes = [*pushed(stacks, [planes[place] for place in order]), *stacks.drain()]
     assert sorted(volume.image.number or 0 for volume in volumes) == list(range(5))
@@ -66,22 +66,22 @@ def test_any_order_of_arrival_gives_the_same_volumes(order: list[int], name: str
 def test_slices_that_cannot_be_told_apart_wait_so_long(first_at: float, last_at: float, late: bool) -> None:
     name, plane = Scan(says="", promised=None, tr_s=2.0).planes()[0]
     run = SliceRun(plane, plane.series, "unknown", None)
-    run.unplaced = [Slot(plane, name, at(first_at)), Slot(plane, name, at(last_at))]
+    run.unplaced = [Slot(plane, name, moments_at(first_at)), Slot(plane, name, moments_at(last_at))]
     assert _is_late(run, 103.1) is late
 
 
 def test_a_volume_is_given_with_its_last_slice() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan().planes()
     assert pushed(stacks, planes[:5]) == []
     (volume,) = pushed(stacks, planes[5:6], now_at=3.0)
     check(volume, 0)
-    assert volume.moments == at(3.0)
+    assert volume.moments == moments_at(3.0)
 
 
 @pytest.mark.parametrize("says", ["number instances", "instances"])
 def test_without_a_count_the_next_volume_tells(says: str) -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(says=says, promised=None).planes()
     assert pushed(stacks, planes[:6]) == []
     (volume,) = pushed(stacks, planes[6:7])
@@ -92,7 +92,7 @@ def test_without_a_count_the_next_volume_tells(says: str) -> None:
 
 @pytest.mark.parametrize("says", ["number", "instances"])
 def test_without_a_count_the_deadline_gives_the_first_volume(says: str) -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     assert pushed(stacks, Scan(says=says, promised=None).planes()[:6]) == []
     assert stacks.overdue(1.4) == []
     (volume,) = stacks.overdue(1.6)
@@ -102,7 +102,7 @@ def test_without_a_count_the_deadline_gives_the_first_volume(says: str) -> None:
 @pytest.mark.parametrize("lost", [0, 3, 5])
 @pytest.mark.parametrize("says", ["number", "instances"])
 def test_a_lost_slice_is_a_hole_after_one_and_a_half_tr(lost: int, says: str) -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(says=says).planes()
     pushed(stacks, planes[:6], now_at=0.0)
     del planes[6 + lost]
@@ -117,7 +117,7 @@ def test_a_lost_slice_is_a_hole_after_one_and_a_half_tr(lost: int, says: str) ->
 
 
 def test_a_lost_slice_in_the_first_volume_of_a_run_without_counts() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(says="number", promised=None).planes()
     del planes[5]
     pushed(stacks, planes[:5], now_at=0.0)
@@ -128,7 +128,7 @@ def test_a_lost_slice_in_the_first_volume_of_a_run_without_counts() -> None:
 
 
 def test_the_deadline_runs_from_the_last_slice_and_without_a_tr_too() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(tr_s=None).planes()
     pushed(stacks, planes[:2], now_at=0.0)
     pushed(stacks, planes[2:3], now_at=2.9)
@@ -139,14 +139,14 @@ def test_the_deadline_runs_from_the_last_slice_and_without_a_tr_too() -> None:
 
 def test_a_lost_volume_leaves_its_number_out() -> None:
     for scan in (Scan(), Scan(says="instances"), Scan(says="instances", promised=None)):
-        stacks = Stacks()
+        stacks = VolumeAssembler()
         planes = scan.planes()
         volumes = [*pushed(stacks, planes[:6] + planes[12:]), *stacks.drain()]
         assert [volume.image.number for volume in volumes] == [0, 2, 3, 4], scan
 
 
 def test_second_files_are_counted_and_change_nothing() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan().planes()
     volumes = pushed(stacks, [*planes[:4], *planes[2:6], *planes[3:10], planes[0], *planes[10:]])
     assert [volume.image.number for volume in volumes] == list(range(5))
@@ -157,7 +157,7 @@ def test_second_files_are_counted_and_change_nothing() -> None:
 
 
 def test_a_slice_after_its_deadline_is_late_and_opens_nothing() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan().planes()
     pushed(stacks, planes[:5])
     assert len(stacks.overdue(2.0)) == 1
@@ -172,7 +172,7 @@ def test_two_runs_in_one_folder_do_not_mix() -> None:
     other = Scan(uid="1.2.9", series=8, slices=7, promised=7, volumes=4)
     planes = [*scan.planes(), *other.planes()]
     random.Random(3).shuffle(planes)
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes = [*pushed(stacks, planes), *stacks.drain()]
     for uid, slices, count in (("1.2.3", 6, 5), ("1.2.9", 7, 4)):
         of_run = [volume for volume in volumes if volume.image.uid == uid]
@@ -182,7 +182,7 @@ def test_two_runs_in_one_folder_do_not_mix() -> None:
 
 
 def test_a_count_that_is_never_kept_yields_to_two_volumes_that_agree() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(promised=9).planes()
     pushed(stacks, planes[:6], now_at=0.0)
     pushed(stacks, planes[6:12], now_at=1.0)
@@ -196,7 +196,7 @@ def test_a_count_that_is_never_kept_yields_to_two_volumes_that_agree() -> None:
 def test_a_number_that_never_changes_yields_to_the_instances() -> None:
     for promised in (6, None):
         planes = [(name, replace(plane, number=0)) for name, plane in Scan(promised=promised).planes()]
-        stacks = Stacks()
+        stacks = VolumeAssembler()
         volumes = [*pushed(stacks, planes), *stacks.drain()]
         assert [volume.image.number for volume in volumes] == list(range(5))
         for number, volume in enumerate(volumes):
@@ -204,7 +204,7 @@ def test_a_number_that_never_changes_yields_to_the_instances() -> None:
 
 
 def test_without_number_and_instance_positions_that_come_again_tell() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = Scan(says="", promised=6).planes()
     del planes[9]
     volumes = pushed(stacks, planes[:11])
@@ -218,7 +218,7 @@ def test_one_slice_makes_no_volume() -> None:
     for says in ("number", "instances", ""):
         for promised in (1, None):
             scan = Scan(slices=1, says=says, promised=promised, volumes=3)
-            stacks = Stacks()
+            stacks = VolumeAssembler()
             assert [*pushed(stacks, scan.planes()), *stacks.overdue(9.0), *stacks.drain()] == []
             assert len(refused := stacks.refused()) == 3
             assert all("one slice" in reason for _, reason in refused)
@@ -229,7 +229,7 @@ def test_several_orientations_are_a_localizer() -> None:
     name, plane = planes[3]
     turned = plane.affine[:, [0, 2, 1, 3]]
     planes[3] = (name, replace(plane, affine=turned))
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     assert [*pushed(stacks, planes), *stacks.drain()] == []
     refused = stacks.refused()
     assert sorted(name for name, _ in refused) == [name for name, _ in planes]
@@ -239,7 +239,7 @@ def test_several_orientations_are_a_localizer() -> None:
 def test_a_slice_of_another_size_is_refused_alone() -> None:
     planes = Scan().planes()
     _, plane = planes[7]
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     wide = replace(plane, data=np.zeros((5, 3), np.int16))
     volumes = pushed(stacks, [*planes[:7], ("wide", wide), *planes[7:]])
     assert [volume.image.number for volume in volumes] == list(range(5))
@@ -251,7 +251,7 @@ def test_slices_that_are_not_evenly_spaced_are_no_volume() -> None:
     moved = planes[4][1].affine.copy()
     moved[2, 3] += 1.0
     planes[4] = (planes[4][0], replace(planes[4][1], affine=moved, normal_mm=moved[2, 3]))
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     assert [*pushed(stacks, planes), *stacks.drain()] == []
     refused = stacks.refused()
     assert len(refused) == 6
@@ -264,7 +264,7 @@ def test_slices_that_lean_make_a_sheared_affine() -> None:
         affine = plane.affine.copy()
         affine[1, 3] = plane.normal_mm / 10
         planes.append((name, replace(plane, affine=affine)))
-    (volume,) = pushed(Stacks(), planes)
+    (volume,) = pushed(VolumeAssembler(), planes)
     assert np.allclose(volume.image.affine[:3, 2], [0, 0.3, 3.0])
 
 
@@ -288,7 +288,7 @@ def test_times_are_those_of_the_first_slice() -> None:
         )
         for (name, plane), shift in zip(Scan(volumes=1).planes(), (0.5, 0, 0.6, 0.1, 0.7, 0.2), strict=True)
     ]
-    (volume,) = pushed(Stacks(), planes)
+    (volume,) = pushed(VolumeAssembler(), planes)
     assert volume.image.acquired == Scan().plane(0, 0).acquired
     assert volume.image.recon_s == 2.0
 
@@ -296,19 +296,19 @@ def test_times_are_those_of_the_first_slice() -> None:
 def test_a_time_that_stands_still_is_no_time() -> None:
     started_at = Scan().plane(0, 0).acquired
     planes = [(name, replace(plane, acquired=started_at)) for name, plane in Scan().planes()]
-    volumes = pushed(Stacks(), planes)
+    volumes = pushed(VolumeAssembler(), planes)
     assert [volume.image.acquired for volume in volumes] == [started_at, None, None, None, None]
 
 
 def test_a_run_that_a_vendor_splits_has_the_lowest_series_number() -> None:
     planes = [(name, replace(plane, series=7001 + (plane.number or 0))) for name, plane in Scan().planes()]
-    assert {volume.image.series for volume in pushed(Stacks(), planes)} == {7001}
+    assert {volume.image.series for volume in pushed(VolumeAssembler(), planes)} == {7001}
 
 
 def test_slices_that_wait_take_bounded_memory() -> None:
     scan = Scan(volumes=200, order="slices")
     planes = sorted(scan.planes(), key=lambda entry: entry[1].instance or 0)
-    stacks = Stacks(limit_bytes=24 * 100)
+    stacks = VolumeAssembler(limit_bytes=24 * 100)
     volumes = [*pushed(stacks, planes), *stacks.drain()]
     assert len({volume.image.number for volume in volumes}) == 200
     assert any(volume.missing_slices for volume in volumes)
@@ -316,7 +316,7 @@ def test_slices_that_wait_take_bounded_memory() -> None:
 
 def test_ten_thousand_slices_leave_nothing() -> None:
     scan = Scan(slices=20, volumes=500, promised=20)
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     before = _planes_alive()
     for start in range(0, 500, 100):
         planes = [
@@ -336,7 +336,7 @@ def _planes_alive() -> int:
 
 def test_a_count_that_was_found_too_small_returns_to_the_promise() -> None:
     scan = Scan(volumes=4)
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     planes = scan.planes()
     early = [planes[volume * 6 + place] for volume in (0, 1) for place in range(4)]
     assert pushed(stacks, early) == []

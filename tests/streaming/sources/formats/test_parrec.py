@@ -99,7 +99,7 @@ def rec(images: int) -> bytes:
 
 def volumes_of(header: bytes, data: bytes) -> list:
     read = parrec.read_par(header)
-    count = read.there(len(data))
+    count = read.complete_volumes(len(data))
     return [
         parrec.read_volume(read, "scan_7.par", t, lambda offset, n: data[offset : offset + n])
         for t in range(count)
@@ -149,9 +149,9 @@ def test_the_repetition_time_in_either_unit(tr, echo, tr_s):
 
 def test_volumes_count_as_their_slices_come():
     read = parrec.read_par(par())
-    assert [read.there(n * 60) for n in (0, 3, 4, 7, 8, 12, 99)] == [0, 0, 1, 1, 2, 3, 3]
+    assert [read.complete_volumes(n * 60) for n in (0, 3, 4, 7, 8, 12, 99)] == [0, 0, 1, 1, 2, 3, 3]
     mixed = parrec.read_par(par(slice_major=True))
-    assert [mixed.there(n * 60) for n in (0, 9, 10, 11, 12)] == [0, 0, 1, 2, 3]
+    assert [mixed.complete_volumes(n * 60) for n in (0, 9, 10, 11, 12)] == [0, 0, 1, 2, 3]
 
 
 def test_a_cut_header_is_not_taken_and_its_words_are_not_repeated():
@@ -182,7 +182,7 @@ def test_the_real_dump_is_nibabels(data_root):
         read = parrec.read_par(header)
         image = parrec.read_volume(read, path.name, 0, lambda offset, n, data=data: data[offset : offset + n])
         nibabel_image = nibabels(header, data)
-        assert (image.data.shape, image.tr_s, read.there(len(data))) == ((80, 80, 15), 1.0, 1)
+        assert (image.data.shape, image.tr_s, read.complete_volumes(len(data))) == ((80, 80, 15), 1.0, 1)
         np.testing.assert_allclose(image.affine, nibabel_image.affine, atol=1e-6)
         np.testing.assert_allclose(image.data, nibabel_image.get_fdata()[..., 1], rtol=1e-5)
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from rtdecode.phantom.files.classic import slice_bytes
 from streaming.sources.folder.files import gunzip
-from streaming.sources.folder.volume_assembler import Stacks
+from streaming.sources.folder.volume_assembler import VolumeAssembler
 from streaming.sources.formats.dicom import read_dicom
 from streaming.sources.formats.image import Image, IncompleteError, NotAVolumeError, Plane
 from tests.refusals import refused
 from tests.scans import dcm2niix
-from tests.streaming.sources.planes import at, pushed
+from tests.streaming.sources.planes import moments_at, pushed
 
 GE = "pyneal_ge_DV24_TR1000"
 PHILIPS = "dcm_qa_philips_classic_slices_TR1259"
@@ -54,7 +54,7 @@ def plane_of(data: bytes) -> Plane:
 
 
 def assembled(planes: list[tuple[str, Plane]]) -> list[Image]:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes = [*pushed(stacks, planes), *stacks.drain()]
     assert all(volume.missing_slices == 0 for volume in volumes)
     return sorted((volume.image for volume in volumes), key=lambda image: (image.series, image.number or 0))
@@ -139,7 +139,7 @@ def test_real_series_in_any_order_and_twice(data_root: Path, series: str) -> Non
     expected = assembled(planes)
     mixed = [*planes, *planes[::7]]
     random.Random(1).shuffle(mixed)
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes = sorted(pushed(stacks, mixed), key=lambda volume: volume.image.number or 0)
     assert sum("a second file" in reason for _, reason in stacks.refused()) == len(planes[::7])
     for volume, image in zip(volumes, expected, strict=True):
@@ -161,7 +161,7 @@ def test_a_lost_real_slice_is_a_hole_and_the_rest_stays(data_root: Path, series:
     planes = planes_of(data_root / "scanner" / series)
     complete = {image.number: image for image in assembled(planes)}
     lost = len(planes) // 2
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     volumes = pushed(stacks, planes[:lost] + planes[lost + 1 :])
     assert all(volume.missing_slices == 0 for volume in volumes)
     (hole,) = stacks.overdue(len(planes) / 1000 + 2.0)
@@ -321,16 +321,16 @@ def test_damaged_files_give_a_slice_or_a_reason(
     if isinstance(plane, Plane):
         assert plane.data.nbytes <= 2 * len(bad)
         assert np.isfinite(plane.affine).all()
-        stacks = Stacks()
-        stacks.push(plane, "", at(0.0))
+        stacks = VolumeAssembler()
+        stacks.push(plane, "", moments_at(0.0))
         stacks.drain()
 
 
 def test_the_last_of_72_slices_gives_the_volume() -> None:
-    stacks = Stacks()
+    stacks = VolumeAssembler()
     for index in range(4):
         files = phantom_files("ge", index, (104, 104, 72))
         for k, data in enumerate(files):
-            volumes = stacks.push(plane_of(data), f"{index}-{k}", at(float(index)))
+            volumes = stacks.push(plane_of(data), f"{index}-{k}", moments_at(float(index)))
         assert len(volumes) == 1
         assert volumes[0].image.data.shape == (104, 104, 72)

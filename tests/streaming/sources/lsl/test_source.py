@@ -46,11 +46,11 @@ def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
 def connect(source: LslSource) -> list[EegChunk | Trigger]:
     items: list[EegChunk | Trigger] = []
 
-    def there() -> bool:
+    def is_connected() -> bool:
         items.extend(source.poll())
         return source.montage is not None
 
-    until(there)
+    until(is_connected)
     return items
 
 

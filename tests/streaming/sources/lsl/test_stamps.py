@@ -13,7 +13,7 @@ import pytest
 from rtdecode.clocks.sample_clock import SampleClock
 from rtdecode.errors import GeometryError
 from rtdecode.types import EegChunk, Montage, Trigger
-from streaming.checks.eeg_capture import Heard
+from streaming.checks.eeg_capture import EegCapture
 from streaming.sources.lsl.inlet import ClockOffset
 from streaming.sources.lsl.source import LslSource
 from streaming.tools import doctor_eeg
@@ -171,9 +171,9 @@ def test_the_doctor_says_it_of_the_stamps_and_not_of_the_unit(tmp_path: Path) ->
         EegChunk(data[:, i : i + 50], stamps[i : i + 50], float(stamps[i + 49])) for i in range(0, 2000, 50)
     ]
     note = "stamps lie 9 s from this machine's LSL clock. Let its program stamp with LSL's own clock"
-    findings = doctor_eeg.findings(Heard(montage, items, True, "", [], stamps=note), bundle, eeg_input)
+    findings = doctor_eeg.findings(EegCapture(montage, items, True, "", [], stamps=note), bundle, eeg_input)
     by_subject = {finding.subject: finding for finding in findings}
     assert (by_subject["stamps"].state, by_subject["unit"].state) == ("note", "ok")
     assert by_subject["stamps"].advice.startswith("Let its program")
-    usual = doctor_eeg.findings(Heard(montage, items, True, "", []), bundle, eeg_input)
+    usual = doctor_eeg.findings(EegCapture(montage, items, True, "", []), bundle, eeg_input)
     assert "stamps" not in {finding.subject for finding in usual}

@@ -7,11 +7,11 @@ import pytest
 
 from rtdecode.types import Trigger
 from streaming.sources.lsl.inlet import ClockOffset
-from streaming.sources.lsl.stim_channel import Edges, Triggers
+from streaming.sources.lsl.stim_channel import EdgeDetector, Triggers
 
 
 def read(values: Sequence[float], dtype: type = np.float32, cut: int = 3) -> list[tuple[float, str]]:
-    edges = Edges([1])
+    edges = EdgeDetector([1])
     raw = np.array([[7, value] for value in values], dtype)
     times = np.arange(len(values), dtype=float)
     parts = [slice(i, i + cut) for i in range(0, len(values), cut)]

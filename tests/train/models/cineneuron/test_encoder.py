@@ -15,8 +15,8 @@ from train.models.cineneuron.encoder import (
     SCORES,
     TOKENS,
     WEIGHTS,
-    BrainEncoder,
     CineNeuronSizes,
+    MemorylessEncoder,
     RememberingEncoder,
 )
 from train.models.cineneuron.memories import MemorySizes
@@ -34,7 +34,9 @@ BRAIN = BrainSizes(TrunkSizes(1, 16, 2, 16), tokens=4, eeg_tokens=2, action=ACTI
 MEMORY = MemorySizes(entries=ENTRIES, items=3)
 
 
-def encoder(memory: MemorySizes = MEMORY, brain: BrainSizes = BRAIN) -> BrainEncoder | RememberingEncoder:
+def encoder(
+    memory: MemorySizes = MEMORY, brain: BrainSizes = BRAIN
+) -> MemorylessEncoder | RememberingEncoder:
     torch.manual_seed(0)
     encoder = CineNeuronSizes(brain, memory).build(SIGNALS, EMBEDDING, CONDITIONS, WIDTH)
     if isinstance(encoder, RememberingEncoder):
@@ -165,7 +167,7 @@ def test_what_is_left_out_is_neither_compared_nor_read() -> None:
 @pytest.mark.parametrize("memory", [replace(MEMORY, use="none"), replace(MEMORY, integration=False)])
 def test_without_a_memory_the_brain_alone_conditions(memory: MemorySizes) -> None:
     alone = encoder(memory)
-    assert isinstance(alone, BrainEncoder)
+    assert isinstance(alone, MemorylessEncoder)
     tokens = alone(signals()).tokens
     assert tokens.shape == (4, CONDITIONS, WIDTH)
     # The convolutions of the first have to fill an empty text; the second has none.

@@ -24,7 +24,7 @@ from train.evaluation.result import Request
 
 
 @dataclass(frozen=True)
-class Beside:
+class ReplayComparison:
     """What a session and the judge have of the same windows.
 
     Attributes
@@ -36,17 +36,17 @@ class Beside:
     """
 
     live: list[NDArray[Any]]
-    ours: list[NDArray[Any]]
-    told: dict[str, Any]
+    run_conditions: list[NDArray[Any]]
+    reported: dict[str, Any]
     judged: dict[str, Any]
 
     @property
     def difference(self) -> float:
         """The largest difference of a condition."""
-        return float(np.abs(np.stack(self.live) - np.stack(self.ours)).max())
+        return float(np.abs(np.stack(self.live) - np.stack(self.run_conditions)).max())
 
 
-def beside(run: Path, bundle: str, seconds: float, place: Path) -> Beside:
+def compare_replay(run: Path, bundle: str, seconds: float, place: Path) -> ReplayComparison:
     """Record a session in `place`, and give it to a run and to its bundle."""
     recording = record(PhantomSession("easy", 1, 1000, seconds, "free"), place / "recording")
     session_recording = Recording(recording)
@@ -61,10 +61,10 @@ def beside(run: Path, bundle: str, seconds: float, place: Path) -> Beside:
     condition = restored(run, build(read_run(run)["arguments"])["system"]).condition(inputs)
     report = place / "report.json"
     replay.run(recording, bundle, "max", out=place / "out", report=report)
-    return Beside(
+    return ReplayComparison(
         live=[tokens for tokens in live if tokens is not None],
         # Programs are told the mean token.
-        ours=list(np.asarray(condition.tokens).mean(axis=1)),
-        told=json.loads(report.read_text())["accuracy"]["identification_2way"],
+        run_conditions=list(np.asarray(condition.tokens).mean(axis=1)),
+        reported=json.loads(report.read_text())["accuracy"]["identification_2way"],
         judged=evaluate(run, Request(data=recording))["identification_2way"],
     )

@@ -12,7 +12,7 @@ from rtdecode import bundle as bundles
 from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.models.cinesync.live import beside
+from tests.train.models.cinesync.live import compare_replay
 from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_files import arrays, read_run, weights
@@ -171,8 +171,8 @@ def test_the_weights_of_the_run_lie_in_the_bundle_to_the_bit(run: Path, bundle: 
 
 @pytest.mark.full
 def test_a_replay_reads_and_tells_what_the_judge_does(run: Path, bundle: Path, tmp_path: Path) -> None:
-    comparison = beside(run, str(bundle), 40.0, tmp_path)
-    assert len(comparison.live) == len(comparison.ours) == 10
+    comparison = compare_replay(run, str(bundle), 40.0, tmp_path)
+    assert len(comparison.live) == len(comparison.run_conditions) == 10
     assert comparison.difference < 1e-4
-    assert comparison.told["n"] == comparison.judged["n"] == 10
-    assert comparison.told["value"] == pytest.approx(comparison.judged["value"], abs=0.02)
+    assert comparison.reported["n"] == comparison.judged["n"] == 10
+    assert comparison.reported["value"] == pytest.approx(comparison.judged["value"], abs=0.02)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.models.cinesync.live import beside
+from tests.train.models.cinesync.live import compare_replay
 from train.evaluate import evaluate
 from train.evaluation.result import Figures, Request
 
@@ -53,8 +53,8 @@ def test_its_clips_gain_by_the_brain() -> None:
 @pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_replay_reads_and_draws_what_the_judge_does(tmp_path: Path) -> None:
-    comparison = beside(RUN, NAME, 60.0, tmp_path)
-    assert len(comparison.live) == len(comparison.ours) == 15
+    comparison = compare_replay(RUN, NAME, 60.0, tmp_path)
+    assert len(comparison.live) == len(comparison.run_conditions) == 15
     assert comparison.difference < 1e-4
-    assert comparison.told["n"] == comparison.judged["n"] == 15
-    assert comparison.told["value"] == pytest.approx(comparison.judged["value"], abs=1e-9)
+    assert comparison.reported["n"] == comparison.judged["n"] == 15
+    assert comparison.reported["value"] == pytest.approx(comparison.judged["value"], abs=1e-9)

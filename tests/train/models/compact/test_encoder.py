@@ -8,7 +8,7 @@ import torch
 from tests.train.models.compact.small import COMPONENTS, PICTURES, SHAPE, VALUES, small_arrays, small_encoder
 from train.closed_form import onsets
 from train.closed_form.brain_maps import StemSizes, fit_logistic, fit_maps, place
-from train.closed_form.cuts import told
+from train.closed_form.cuts import cut_probabilities
 from train.closed_form.refine import ROUTES, Shots, refine
 from train.models.compact.encoder import CompactEncoder, routes
 from train.models.compact.refiner import Refiner, RefinerSizes, fit_refiner
@@ -109,7 +109,7 @@ def test_cuts_are_told_by_the_eeg_alone_and_lie_beside_their_frames(encoder):
     condition, *_ = encoder(**window)
     mixed = encoder.mixing.numpy() @ (window["eeg"].numpy() @ encoder.cut_bins.numpy())
     weights = {name: encoder.get_buffer(name).numpy() for name in ("cut_kernel", "cut_offset")}
-    expected = told(weights, mixed)
+    expected = cut_probabilities(weights, mixed)
     assert expected.shape == (1, 8)
     assert np.ptp(expected) > 0.1
     laid = condition[:, 11:15]
@@ -184,7 +184,9 @@ def test_the_onset_of_a_shot_is_told_as_in_numpy(encoder):
     weights = {name: encoder.get_buffer(name).numpy() for name in ("onset_kernel", "onset_offset")}
     cuts, onset_glimpses = encoder.shots(window["eeg"])
     assert cuts.shape == (1, 8)
-    np.testing.assert_allclose(onset_glimpses.numpy(), onsets.told(weights, mixed), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        onset_glimpses.numpy(), onsets.onset_glimpses(weights, mixed), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_signals_out_of_all_proportion_are_no_brain_whatever_the_regressions_say(encoder):

@@ -28,7 +28,7 @@ class World:
     maps: Arrays
     arrays: Arrays
 
-    def given(self, eeg: np.ndarray, fmri: np.ndarray) -> list[torch.Tensor]:
+    def evidence_inputs(self, eeg: np.ndarray, fmri: np.ndarray) -> list[torch.Tensor]:
         """The arguments of `Evidence` for windows."""
         features = brain_maps.features(self.stems, eeg, fmri)
         points = brain_maps.place(self.maps, features)
@@ -38,7 +38,7 @@ class World:
         return [torch.from_numpy(x.astype(np.float32)) for x in inputs]
 
     def raw(self, eeg: np.ndarray, fmri: np.ndarray) -> np.ndarray:
-        return Evidence(self.arrays, MIXED).raw(*self.given(eeg, fmri)).numpy()
+        return Evidence(self.arrays, MIXED).raw(*self.evidence_inputs(eeg, fmri)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def world() -> World:
 
 def test_the_numbers_are_the_energies_and_agreements_of_their_definition(world: World) -> None:
     eeg, fmri, of_eeg, of_fmri, places, voxels = (
-        x.numpy().astype(np.float64) for x in world.given(world.eeg, world.fmri)
+        x.numpy().astype(np.float64) for x in world.evidence_inputs(world.eeg, world.fmri)
     )
     a = world.arrays
     slow = np.square(of_eeg / a["eeg_spread"]).reshape(WINDOWS, MIXED, -1)
@@ -113,7 +113,9 @@ def test_they_are_measured_against_the_middle_and_no_further_than_told(world: Wo
     middle = raw.mean(0)
     arrays = world.arrays | {"middle": middle, "scale": raw.std(0)}
     arrays["scale"][0] = 1e-3
-    evidence, in_range = (x.numpy() for x in Evidence(arrays, MIXED)(*world.given(world.eeg, world.fmri)))
+    evidence, in_range = (
+        x.numpy() for x in Evidence(arrays, MIXED)(*world.evidence_inputs(world.eeg, world.fmri))
+    )
     assert in_range.shape == (WINDOWS, 2)
     np.testing.assert_allclose(evidence[:, 1:], ((raw - middle) / raw.std(0))[:, 1:].clip(-8, 8), atol=1e-2)
     assert np.abs(evidence[:, 0]).max() == 8
@@ -171,5 +173,5 @@ def test_sizes_that_do_not_divide_give_as_many_numbers(
     maps, held_out = brain_maps.fit_maps(features, targets, sizes, folds)
     arrays = fit_evidence(features, [held_out["fmri"], held_out["eeg"]], targets, folds)
     other = World(world.eeg, world.fmri, stems, maps, arrays)
-    evidence, _ = Evidence(arrays, components)(*other.given(other.eeg, other.fmri))
+    evidence, _ = Evidence(arrays, components)(*other.evidence_inputs(other.eeg, other.fmri))
     assert evidence.shape == (WINDOWS, COUNT)

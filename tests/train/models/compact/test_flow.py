@@ -28,8 +28,8 @@ from train.trainer.loop import Machine
 SHAPE = CLIP_SHAPE
 NOTHING = torch.zeros(16, 16, 3, 3)
 # Channels of a condition: those that the flow sees, then the clip before and whether there is one.
-SEEN = 43
-WIDE = SEEN + 17
+CONDITION_CHANNELS = 43
+WIDE = CONDITION_CHANNELS + 17
 FLOW = {"embedding": 16, "widths": (16, 16), "blocks": (1, 1), "heads": 2}
 
 
@@ -43,7 +43,7 @@ def test_before_training_the_clip_is_the_encoders_and_what_the_noise_leaves_of_t
     torch.manual_seed(0)
     noisy = torch.randn(2, *SHAPE)
     level = torch.tensor([1.0, 0.5])
-    condition = torch.randn(2, SEEN, *SHAPE[1:])
+    condition = torch.randn(2, CONDITION_CHANNELS, *SHAPE[1:])
     encoder_clip = condition[:, :16]
     keep, _, _ = preconditioning(level, flow.deviation)
     clean = flow.clean(noisy, level, condition, torch.zeros(2, 16))
@@ -77,7 +77,7 @@ def test_velocity_and_clean_latents_say_the_same(flow):
         torch.nn.init.normal_(p, std=0.05)
     noisy = torch.randn(2, *SHAPE)
     level = torch.tensor([0.9, 0.3])
-    conditions = torch.randn(2, SEEN, *SHAPE[1:]), torch.randn(2, 16)
+    conditions = torch.randn(2, CONDITION_CHANNELS, *SHAPE[1:]), torch.randn(2, 16)
     velocity = flow(noisy, level, *conditions)
     torch.testing.assert_close(
         noisy - level.view(-1, 1, 1, 1, 1) * velocity,
@@ -185,7 +185,10 @@ def test_guidance_leads_away_from_the_null_brain_and_a_clip_that_carries_on_is_j
     brain = flow.clean(latent, level, condition, embedding)
     guided_clip = guided.clean(latent, level, condition, embedding)
     torch.testing.assert_close(
-        guided_clip[:, :, :1], condition[:, SEEN : SEEN + 16, :1], rtol=1e-3, atol=1e-3
+        guided_clip[:, :, :1],
+        condition[:, CONDITION_CHANNELS : CONDITION_CHANNELS + 16, :1],
+        rtol=1e-3,
+        atol=1e-3,
     )
     torch.testing.assert_close(guided_clip[:, :, 6:], brain[:, :, 6:], rtol=1e-3, atol=1e-4)
 
@@ -207,7 +210,7 @@ def test_a_clip_that_shows_something_else_dissolves_from_the_one_before_in_its_l
         )
         if begin > 0.25:
             assert torch.equal(dissolved, cut)
-    before = condition[:, SEEN : SEEN + 16, :1]
+    before = condition[:, CONDITION_CHANNELS : CONDITION_CHANNELS + 16, :1]
     torch.testing.assert_close(dissolved[:, :, :1], before)
     torch.testing.assert_close(dissolved[:, :, 1:2], (before + cut[:, :, 1:2]) / 2)
     torch.testing.assert_close(dissolved[:, :, 2:], cut[:, :, 2:])
@@ -242,7 +245,12 @@ def test_a_lora_attaches_to_convolutions_and_attention(flow):
         torch.nn.init.normal_(p, std=0.1)
     config = LoraConfig(r=2, target_modules=["to_q", "to_v", "space1", "modulate"])
     tuned = get_peft_model(flow, config)
-    inputs = torch.randn(1, *SHAPE), torch.tensor([0.5]), torch.randn(1, SEEN, *SHAPE[1:]), torch.randn(1, 16)
+    inputs = (
+        torch.randn(1, *SHAPE),
+        torch.tensor([0.5]),
+        torch.randn(1, CONDITION_CHANNELS, *SHAPE[1:]),
+        torch.randn(1, 16),
+    )
     tuned(*inputs).square().mean().backward()
     trained = [n for n, p in tuned.named_parameters() if p.requires_grad]
     assert trained
@@ -265,7 +273,7 @@ class _Encoder(torch.nn.Module):
 
     def condition(self, glimpses, cuts, route, carry, mask, seams=None):
         features = glimpses[:, 0, :4]
-        wide = features[:, :1, None, None, None].expand(-1, SEEN, *SHAPE[1:])
+        wide = features[:, :1, None, None, None].expand(-1, CONDITION_CHANNELS, *SHAPE[1:])
         return wide, self.gain * torch.nn.functional.pad(features, (0, 12))
 
 

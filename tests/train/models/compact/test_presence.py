@@ -24,7 +24,7 @@ ALONE = torch.eye(3)[1:]
 AGREED = slice(FMRI + EEG, COUNT)
 
 
-def drawn(count: int, seed: int, **moved: float) -> np.ndarray:
+def random_evidence(count: int, seed: int, **moved: float) -> np.ndarray:
     """Evidence of windows: independent normal numbers, of which some are moved, by name."""
     evidence = np.random.default_rng(seed).standard_normal((count, COUNT))
     places = {"fmri": slice(0, FMRI), "eeg": slice(FMRI, FMRI + EEG), "agreed": AGREED}
@@ -33,7 +33,9 @@ def drawn(count: int, seed: int, **moved: float) -> np.ndarray:
     return evidence
 
 
-def told(evidence_by_class: EvidenceByClass, evidence: np.ndarray, route: torch.Tensor = BOTH) -> np.ndarray:
+def presence_probabilities(
+    evidence_by_class: EvidenceByClass, evidence: np.ndarray, route: torch.Tensor = BOTH
+) -> np.ndarray:
     """Mean probabilities of windows after a fit, one row for each class."""
     encoder = small_encoder()
     for name, weights in fit_presence(evidence_by_class).items():
@@ -46,20 +48,24 @@ def told(evidence_by_class: EvidenceByClass, evidence: np.ndarray, route: torch.
 def separable() -> EvidenceByClass:
     """Classes that hardly overlap, in numbers that are far from the prior."""
     return EvidenceByClass(
-        [("easy", drawn(400, 0))],
-        [("easy motion", drawn(200, 4))],
-        [("easy", drawn(300, 1, agreed=-6))],
+        [("easy", random_evidence(400, 0))],
+        [("easy motion", random_evidence(200, 4))],
+        [("easy", random_evidence(300, 1, agreed=-6))],
         [
-            [("easy", drawn(100, 2, fmri=-4, eeg=-4, agreed=-6))],
-            [("easy", drawn(400, 3, fmri=5, eeg=5, agreed=-6))],
+            [("easy", random_evidence(100, 2, fmri=-4, eeg=-4, agreed=-6))],
+            [("easy", random_evidence(400, 3, fmri=5, eeg=5, agreed=-6))],
         ],
     )
 
 
 def test_each_class_is_told_from_the_others_on_fresh_windows(separable: EvidenceByClass) -> None:
-    fresh = [drawn(200, 10), drawn(200, 11, agreed=-6), drawn(200, 12, fmri=-4, eeg=-4, agreed=-6)]
+    fresh = [
+        random_evidence(200, 10),
+        random_evidence(200, 11, agreed=-6),
+        random_evidence(200, 12, fmri=-4, eeg=-4, agreed=-6),
+    ]
     for number, evidence in enumerate(fresh):
-        probabilities = told(separable, evidence)
+        probabilities = presence_probabilities(separable, evidence)
         np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
         assert probabilities.min() >= 0
         assert probabilities[:, number].mean() > 0.9
@@ -77,29 +83,34 @@ def test_the_fit_repeats_the_prior_however_many_windows_there_are(separable: Evi
     for name, parts in sets.items():
         for part in parts:
             weights = np.array([counts[kind] for kind, _ in part])
-            means = [told(separable, numbers).mean(0) for _, numbers in part]
+            means = [presence_probabilities(separable, numbers).mean(0) for _, numbers in part]
             mean += PRIOR[name] / len(parts) * np.average(means, axis=0, weights=weights)
     assert list(PRIOR) == ["brain", "inconsistent", "neither"]
     np.testing.assert_allclose(mean, list(PRIOR.values()), atol=0.03)
 
 
 def test_evidence_that_tells_nothing_leaves_the_prior() -> None:
-    sets = [[("easy", drawn(count, seed))] for count, seed in ((3000, 0), (1000, 1), (500, 2), (2000, 3))]
+    sets = [
+        [("easy", random_evidence(count, seed))]
+        for count, seed in ((3000, 0), (1000, 1), (500, 2), (2000, 3))
+    ]
     same = EvidenceByClass(sets[0], [], sets[1], sets[2:])
-    probabilities = told(same, np.zeros((1, COUNT)))[0]
+    probabilities = presence_probabilities(same, np.zeros((1, COUNT)))[0]
     np.testing.assert_allclose(probabilities, [0.5, 0.25, 0.25], atol=0.1)
     # Without a second modality there is nothing to be inconsistent with.
-    alone = told(same, np.zeros((1, COUNT)), ALONE[:1])[0]
+    alone = presence_probabilities(same, np.zeros((1, COUNT)), ALONE[:1])[0]
     np.testing.assert_allclose(alone, [2 / 3, 0, 1 / 3], atol=0.1)
 
 
 def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(
     separable: EvidenceByClass,
 ) -> None:
-    broken = {"fmri": drawn(200, 20, fmri=-4), "eeg": drawn(200, 21, eeg=-4)}
+    broken = {"fmri": random_evidence(200, 20, fmri=-4), "eeg": random_evidence(200, 21, eeg=-4)}
     for number, name in enumerate(("fmri", "eeg")):
         route = ALONE[number : number + 1]
-        probabilities = {key: told(separable, evidence, route) for key, evidence in broken.items()}
+        probabilities = {
+            key: presence_probabilities(separable, evidence, route) for key, evidence in broken.items()
+        }
         other = "eeg" if name == "fmri" else "fmri"
         assert not probabilities[name][:, 1].any()
         assert probabilities[name][:, 2].mean() > 0.9
@@ -107,16 +118,16 @@ def test_one_modality_is_never_inconsistent_and_asks_for_its_own_numbers_alone(
 
 
 def test_without_a_modality_there_is_neither(separable: EvidenceByClass) -> None:
-    probabilities = told(separable, drawn(3, 30), torch.zeros(1, 3))
+    probabilities = presence_probabilities(separable, random_evidence(3, 30), torch.zeros(1, 3))
     np.testing.assert_array_equal(probabilities, [[0, 0, 1]] * 3)
 
 
 def test_a_kind_in_which_a_brain_is_hard_to_read_counts_less(separable: EvidenceByClass) -> None:
     """Windows at `hard` that look like rest: the less they count, the surer rest is told."""
-    like_rest = drawn(400, 40, fmri=-4, eeg=-4, agreed=-6)
-    fresh = drawn(200, 41, fmri=-4, eeg=-4, agreed=-6)
+    like_rest = random_evidence(400, 40, fmri=-4, eeg=-4, agreed=-6)
+    fresh = random_evidence(200, 41, fmri=-4, eeg=-4, agreed=-6)
     lost = [
-        told(replace(separable, presence=[(kind, like_rest)]), fresh)[:, 0].mean()
+        presence_probabilities(replace(separable, presence=[(kind, like_rest)]), fresh)[:, 0].mean()
         for kind in ("default", "hard", "hard magnet")
     ]
     assert lost[0] > lost[1] > lost[2]
@@ -197,28 +208,28 @@ def within(encoder: CompactEncoder, evidence: np.ndarray, modality: str) -> np.n
 
 @pytest.mark.parametrize("sessions", [1, 4])
 def test_of_fresh_windows_of_a_kind_that_was_shown_one_in_a_hundred_is_outside(sessions: int) -> None:
-    kinds = [("easy", drawn(400, n)) for n in range(sessions)]
-    kinds += [("hard", drawn(400, 50 + n, eeg=20, fmri=20)) for n in range(sessions)]
+    kinds = [("easy", random_evidence(400, n)) for n in range(sessions)]
+    kinds += [("hard", random_evidence(400, 50 + n, eeg=20, fmri=20)) for n in range(sessions)]
     encoder = limited(kinds)
-    for fresh in (drawn(2000, 90), drawn(2000, 91, eeg=20, fmri=20)):
+    for fresh in (random_evidence(2000, 90), random_evidence(2000, 91, eeg=20, fmri=20)):
         for modality in ("eeg", "fmri"):
             inside_share = within(encoder, fresh, modality)
             assert 0.97 < (inside_share > 0.5).mean() < 0.998
     # Between the kinds, and beyond them in every direction, there is nothing.
     for step in (10, -10, 30, 1e6, -1e6, 1e30):
         for modality in ("eeg", "fmri"):
-            inside_share = within(encoder, drawn(200, 92, **{modality: step}), modality)
+            inside_share = within(encoder, random_evidence(200, 92, **{modality: step}), modality)
             assert np.isfinite(inside_share).all()
             assert inside_share.max() < 0.01
 
 
 def test_a_modality_is_compared_by_its_own_numbers_alone() -> None:
-    encoder = limited([("easy", drawn(400, n)) for n in range(3)])
-    other = drawn(300, 95, eeg=50)
+    encoder = limited([("easy", random_evidence(400, n)) for n in range(3)])
+    other = random_evidence(300, 95, eeg=50)
     assert (within(encoder, other, "fmri") > 0.5).mean() > 0.95
     assert within(encoder, other, "eeg").max() < 0.01
 
 
 def test_few_windows_of_one_session_err_on_the_side_of_a_brain() -> None:
-    encoder = limited([("recorded", drawn(20, 0))])
-    assert (within(encoder, drawn(500, 96), "eeg") > 0.5).mean() > 0.95
+    encoder = limited([("recorded", random_evidence(20, 0))])
+    assert (within(encoder, random_evidence(500, 96), "eeg") > 0.5).mean() > 0.95

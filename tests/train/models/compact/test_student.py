@@ -52,7 +52,7 @@ def teacher(guidance: float = 1.0) -> Denoiser:
     return Denoiser(flow, 5.0, guidance, 0.5, torch.randn(16), NOTHING).eval()
 
 
-def told(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_conditions(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     condition = torch.randn(rows, WIDE, *SHAPE[1:])
     # No clip before, neither to be joined nor to be dissolved from.
     condition[:, 32] = 0
@@ -75,7 +75,7 @@ def taught(how: Distillation, guidance: float) -> Student:
 
 def test_a_student_that_has_not_learned_draws_as_its_teacher_without_guidance():
     torch.manual_seed(0)
-    conditions = told(2)
+    conditions = random_conditions(2)
     noise = torch.randn(2, *SHAPE)
     expected = sample(teacher(1.0), noise, *conditions, 3)
     torch.testing.assert_close(sample(student_of(teacher(2.5)), noise, *conditions, 3), expected)
@@ -92,7 +92,7 @@ def test_only_adapters_and_spans_learn_and_the_teacher_stays():
 def test_levels_of_their_own_give_each_row_what_it_has_alone():
     torch.manual_seed(1)
     guided = teacher(2.0)
-    conditions = told(3)
+    conditions = random_conditions(3)
     latents = torch.randn(3, *SHAPE)
     level = torch.tensor([0.9, 0.5, 0.2])
     together = guided.clean(latents, level, *conditions)
@@ -102,7 +102,7 @@ def test_levels_of_their_own_give_each_row_what_it_has_alone():
         torch.testing.assert_close(together[single], alone, atol=1e-5, rtol=1e-4)
 
 
-def few(place: Place) -> Batch:
+def small_batch(place: Place) -> Batch:
     return batch(few_clips(), MIXTURE, 5.0, place)
 
 
@@ -125,7 +125,7 @@ def test_each_loss_of_the_second_stage_teaches_its_own_side(name: str, part: str
         if ".lora_B." in parameter_name:
             torch.nn.init.normal_(parameter, std=0.05)
     torch.manual_seed(0)
-    system.losses(few(Place("match", 2, 0, 0, 0)), [name])[name].backward()
+    system.losses(small_batch(Place("match", 2, 0, 0, 0)), [name])[name].backward()
     reached = {
         parameter_name
         for parameter_name, parameter in system.named_parameters()
@@ -147,7 +147,7 @@ def test_each_loss_of_the_second_stage_teaches_its_own_side(name: str, part: str
 
 def test_what_a_critic_learns_of_clips_that_are_too_bright_darkens_them():
     system = criticised(1.0)
-    examples = few(Place("match", 4, 0, 0, 0))
+    examples = small_batch(Place("match", 4, 0, 0, 0))
     # No clip before.
     examples = replace(examples, glimpses=torch.zeros_like(examples.glimpses))
 
@@ -179,11 +179,11 @@ def test_critics_are_nothing_to_the_teacher_and_to_what_a_run_keeps(tmp_path: Pa
     before = {name: value.clone() for name, value in system.teacher.state_dict().items()}
     torch.manual_seed(1)
     path = torch.randn(2, *SHAPE), torch.tensor([0.9, 0.4])
-    conditions = told(2)
+    conditions = random_conditions(2)
     with torch.no_grad():
         expected = mean_velocity(system.teacher, *conditions, *path, path[1])
     phases = {"distill": DISTILLED, "match": MATCHED}
-    loop.train(system, phases, few, tmp_path, nothing, machine=CPU)
+    loop.train(system, phases, small_batch, tmp_path, nothing, machine=CPU)
     critics = {name: p for name, p in system.teacher.named_parameters() if ".match." in name}
     assert any(p.any() for name, p in critics.items() if ".lora_B." in name)
     with torch.no_grad():
@@ -252,7 +252,7 @@ def test_what_a_run_keeps_makes_the_same_student_again():
     assert all(value.dtype == np.float16 for name, value in saved.items() if name != "student.adapters")
     arrays = {name.removeprefix("student."): value for name, value in saved.items()}
     restored = distilled(system.teacher, arrays)
-    conditions = told(1)
+    conditions = random_conditions(1)
     noise = torch.randn(1, *SHAPE)
     # Weights are rounded to half precision.
     torch.testing.assert_close(

@@ -13,7 +13,7 @@ from rtdecode.signal.volume.baseline import Baseline
 from tests.train.data.test_recorded_sessions import BLANK, showing
 from tests.train.test_data_set import FEW_PLACES, SUBJECT, release
 from train.config.recipe import build, read
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.training_films import training_films
 from train.data.sets.set_node import DataSetWindows
 from train.models.conditioned import alignment
@@ -65,7 +65,7 @@ def test_simulated_windows_are_of_sessions_that_teach_nothing(
     tmp_path: Path, changes: list[str], titles: list[str]
 ) -> None:
     seed = next((int(text[5:]) for text in changes if text.startswith("seed=")), 0)
-    work = Work(None, seed, tmp_path)
+    work = RunContext(None, seed, tmp_path)
     data = sessions(*changes)
     showings = alignment._held_out(work, data)
     assert [session.title for session in showings] == titles
@@ -74,14 +74,16 @@ def test_simulated_windows_are_of_sessions_that_teach_nothing(
 
 
 def test_where_every_seed_teaches_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    assert alignment._held_out(Work(None, 0, tmp_path), sessions("data.sessions=0-999")) == []
+    assert alignment._held_out(RunContext(None, 0, tmp_path), sessions("data.sessions=0-999")) == []
 
 
 def test_who_learns_from_a_film_in_a_file_is_told_apart_on_another(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     write_mp4(path, Film(5, 1).frames, FPS)
     data = sessions().with_films(training_films(str(path)))
-    assert [session.title for session in alignment._held_out(Work(None, 0, tmp_path), data)] == ["natural-16"]
+    assert [session.title for session in alignment._held_out(RunContext(None, 0, tmp_path), data)] == [
+        "natural-16"
+    ]
 
 
 def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> None:
@@ -91,12 +93,12 @@ def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> 
     rows = alignment.rows_of_set(windows)
     assert rows.tolist() == windows.split.test.tolist()
     taught = windows.taught()
-    arrays = alignment.of_set(Work(None, 0, tmp_path / "run"), windows, taught, frame_step=4)
+    arrays = alignment.of_set(RunContext(None, 0, tmp_path / "run"), windows, taught, frame_step=4)
     assert arrays["stills"].shape == (6, 64, 96, 3)
     assert arrays["pictures"].shape == (6, 8, 3, 32, 48)
     # They are what the judge decodes, normalised by what teaches.
     voxels = taught.projection.voxels
-    runs = [run.of.signals(run.trials, taught.stats, voxels)["fmri"] for run in windows.held()]
+    runs = [run.of.signals(run.trials, taught.stats, voxels)["fmri"] for run in windows.test_runs()]
     assert np.array_equal(arrays["fmri"], np.concatenate(runs))
 
 
@@ -113,6 +115,6 @@ def test_windows_of_a_recording_show_each_part_of_a_film_once() -> None:
 
 def test_windows_of_recordings_say_whether_their_film_teaches(tmp_path: Path) -> None:
     data = replace(BLANK, taught=(showing("1", 1, 50),), held=(showing("2", 1, 12, first_s=8.0),))
-    work = Work(None, 0, tmp_path)
+    work = RunContext(None, 0, tmp_path)
     assert "12 of 12 held windows show what also taught" in alignment.origin_of_sessions(work, data)
     assert [session.windows for session in alignment._held_out(work, data)] == [12]

@@ -118,12 +118,12 @@ def test_latents_that_it_does_not_draw_are_refused_before_its_weights_are_read(
 
 def test_targets_of_another_autoencoder_are_refused(folder: Path, tmp_path: Path) -> None:
     video = PublishedVideo(folder=str(folder), licence="Apache-2.0")
-    target = files_of(folder / "vae", "diffusers folder", "Apache-2.0").stated()
+    target = files_of(folder / "vae", "diffusers folder", "Apache-2.0").to_manifest()
     video.check_vae(target)
     wan_vae(tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text() + "\n")
-    other = files_of(tmp_path, "diffusers folder", "Apache-2.0").stated()
+    other = files_of(tmp_path, "diffusers folder", "Apache-2.0").to_manifest()
     with refused(UsageError, "target-vae-other-weights", folder=folder / "vae"):
         video.check_vae(other)
 

@@ -12,7 +12,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from tests.train.tiny import tiny
 from train.artifacts.run_folder import draft_of
-from train.config.run_context import Work
+from train.config.run_context import RunContext
 from train.config.run_files import read_run
 from train.config.run_files import weights as stored
 from train.data import haxby
@@ -98,7 +98,7 @@ def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: P
     late = {14.0: offline_trials(bundle.manifest.grid, runs, chain.voxels, 14.0)}
     blocks = Blocks({number: haxby_run.events for number, haxby_run in runs.items()}, haxby.LABELS)
     candidates = Candidates([0.0], [0.5], [0.5])
-    work = Work(None, 0, tmp_path / "stages")
+    work = RunContext(None, 0, tmp_path / "stages")
     with refused(
         UsageError, "haxby-lag-windows-mismatch", run=1, causal_windows=38, offline_windows=36, lag_s=14.0
     ):

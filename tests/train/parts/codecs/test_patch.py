@@ -41,7 +41,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
-def drawn() -> ClipDecoder:
+def random_decoder() -> ClipDecoder:
     return load_decoder({name: 0.02 * noise(*shape) for name, shape in SHAPES.items()})
 
 
@@ -55,7 +55,7 @@ def psnr(decoded: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = drawn()
+    decoder = random_decoder()
     latents = noise(5, 16, 9, 8, 12).numpy()
     batches: list[int] = []
 
@@ -72,7 +72,7 @@ def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_frame_by_frame_is_the_whole_clip() -> None:
-    decoder = drawn()
+    decoder = random_decoder()
     latent = noise(2, 16, 9, 8, 12, seed=1)
     with torch.inference_mode():
         frames, memory = decoder.first(latent[:, :, :1])
@@ -88,7 +88,7 @@ def test_a_latent_frame_shows_in_its_own_frames_and_the_next_four() -> None:
     latent = 0.1 * noise(1, 16, 9, 8, 12)
     other = latent.clone()
     other[:, :, 4] += 1
-    changed = (decode(drawn(), latent) != decode(drawn(), other)).any((0, 2, 3, 4))
+    changed = (decode(random_decoder(), latent) != decode(random_decoder(), other)).any((0, 2, 3, 4))
     assert np.flatnonzero(changed).tolist() == list(range(13, 21))
 
 
@@ -176,7 +176,7 @@ def test_latents_and_clips_must_be_as_many() -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_exported_graphs_are_the_decoder(tmp_path: Path) -> None:
-    decoder = drawn().eval()
+    decoder = random_decoder().eval()
     latent = noise(1, 16, 9, 8, 12, seed=2)
     first_latent = latent[:, :, :1]
     second_latent = latent[:, :, 1:2]

@@ -61,7 +61,7 @@ def test_two_windows_of_a_bundle_are_drawn_as_the_decoder_draws_them(kind: str, 
         *stages(decoder, _LATENT, _SIZE),
     ]
     graphs = graphs_of(listed)
-    manifest = wired(draft, graphs, {stage.name: stage.said for stage in listed})
+    manifest = wired(draft, graphs, {stage.name: stage.bindings for stage in listed})
     assert all(state.scope == "window" for state in manifest.states.values())
     models = {name: graph.SerializeToString() for name, graph in graphs.items()}
     engine = Engine(manifest, models, "the test")

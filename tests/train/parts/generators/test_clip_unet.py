@@ -94,7 +94,7 @@ def test_steps_from_a_start_are_those_of_a_video_to_video_pipeline(strength: flo
             away = diffusion(latent, level, null().expand(2, -1, -1))
             guided = away + strength * (towards - away)
             latent = scheduler.step(guided, int(t), latent, return_dict=False)[0]
-    start_level = float(diffusion.schedule().at(torch.tensor([0.6])))
+    start_level = float(diffusion.schedule().clock_at(torch.tensor([0.6])))
     step = diffusion.step_from(null(), strength, start_level)
     # As `rtdecode.bundle.runner` mixes them.
     clips = step.sample((1 - start_level) * start + start_level * noise, tokens, 3)
