@@ -22,7 +22,7 @@ class OnnxStep:
 
     Parameters
     ----------
-    made : Denoiser
+    denoiser : Denoiser
         It is left on the CPU.
     case : Case
     folder : Path

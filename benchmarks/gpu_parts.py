@@ -43,7 +43,7 @@ class Record:
         When the process started, or the part where one process measures several; s since the epoch.
     attention : str, optional
         The kernel to prefer in place of the fastest.
-    found : dict
+    figures : dict
     """
 
     case: Case

@@ -69,7 +69,7 @@ class TrainedRun:
     bundle : Bundle
         How it reads signals.
     system : System
-    show : Show
+    show : Decode
     taught : sequence of RecordedShowing
     """
 
@@ -117,7 +117,7 @@ class JudgedSession:
     recording : Recording
     showing : RecordedShowing
         Its windows, without those that show nearly what taught.
-    truth : Shown
+    truth : FilmWindows
     left_out : int
         How many windows show nearly what taught.
     """

@@ -168,7 +168,11 @@ def checked(
     with TemporaryDirectory(dir=_beside(graphs)) as place:
         files = [file for name, model in graphs.items() for file in write(model, name, Path(place))]
         reason = structural.cannot_run(files, manifest.precision)
-        checks = {name: structural.check_kernels(Path(place) / f"{name}.onnx") for name in graphs} if reason else {}
+        checks = (
+            {name: structural.check_kernels(Path(place) / f"{name}.onnx") for name in graphs}
+            if reason
+            else {}
+        )
     if reason is None:
         return {"status": PASSED} | compare(manifest, graphs, golden, memories, conditions)
     stand_in_reports: dict[str, Any] = {}

@@ -246,7 +246,7 @@ class _Made:
         The participant's manifest, with the stages filled in.
     graphs : dict
         Stage -> graph. It includes the shared stages, also for participants other than the default one.
-    own : list of str
+    own_stages : list of str
         Stages to be written for this participant: all of them for the default one, for another only
         those that are not shared.
     golden : dict

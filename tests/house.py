@@ -27,7 +27,7 @@ OBJECTS = {
         *("_Session", "Receiver", "EndConditions", "DecodeLoop", "SessionFaults", "Reporter", "PageFeed"),
     ),
     "Emitter": (
-        *("Emitter", "PendingClips", "StepChooser", "ClipWriter", "ClipTally", "FinalArchiver", "Scorer"),
+        *("ClipEmitter", "PendingClips", "StepChooser", "ClipWriter", "ClipTally", "FinalArchiver", "Scorer"),
     ),
 }
 Trees = dict[str, ast.Module]
@@ -90,10 +90,16 @@ def arrows_up(graph: dict[str, set[str]]) -> list[str]:
 
 
 def rooms(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return the same arrows between folders."""
+    """Return the same arrows between folders.
+
+    A module that nothing imports is a command (`train/run.py`, a `__main__`): it stands above all folders,
+    and its arrows are not those of the folder that it lies in.
+    """
+    imported = set().union(*graph.values())
     folders: dict[str, set[str]] = defaultdict(set)
     for path, targets in graph.items():
-        folders[str(Path(path).parent)] |= {str(Path(target).parent) for target in targets}
+        folder = str(Path(path).parent)
+        folders[folder] |= {str(Path(target).parent) for target in targets} if path in imported else set()
     return {folder: targets - {folder} for folder, targets in folders.items()}
 
 

@@ -75,6 +75,11 @@ def test_a_private_use_is_one_of_a_package_and_not_of_the_test_itself(tmp_path: 
 
 
 def test_folders_that_import_each_other_are_a_circle() -> None:
-    graph = {"a/x.py": {"b/y.py"}, "b/y.py": set(), "b/z.py": {"a/x.py"}, "c/w.py": {"a/x.py"}}
+    graph = {"a/x.py": {"b/y.py"}, "b/y.py": set(), "b/z.py": {"a/x.py"}, "c/w.py": {"a/x.py", "b/z.py"}}
     assert house.circles(graph) == []
     assert house.circles(house.rooms(graph)) == [["a", "b"]]
+
+
+def test_a_module_that_nothing_imports_is_a_command_above_its_folder() -> None:
+    graph = {"a/x.py": {"b/y.py"}, "b/y.py": set(), "b/__main__.py": {"a/x.py"}}
+    assert house.circles(house.rooms(graph)) == []

@@ -78,6 +78,17 @@ def test_nothing_that_decodes_knows_what_the_drawn_film_shows() -> None:
     assert knowing == set()
 
 
+def test_neither_modules_nor_folders_import_each_other_in_a_circle() -> None:
+    # `tests.house` reads `MAY` of this module.
+    from tests import house
+
+    trees = house.read(ROOT, house.SHIPPED)
+    graph = house.imports({path: tree for path, tree in trees.items() if path != "rtdecode/cli.py"})
+    assert house.circles(graph) == []
+    assert house.circles(house.rooms(graph)) == []
+    assert house.arrows_up(graph) == []
+
+
 def _top_level(file: Path) -> set[str]:
     """Modules that a file imports when it is imported, and not only when one of its functions runs."""
     tree = ast.parse(file.read_text())

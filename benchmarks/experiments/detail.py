@@ -154,7 +154,7 @@ class Space:
     ----------
     mean : (value,)
     axes : (value, component)
-    kept : float
+    variance_share : float
         Share of the films' variance in it.
     """
 

@@ -686,7 +686,7 @@ def _check_said(stage: str, binding: PortBindings, graph: tuple[Ports, Ports]) -
         if unknown:
             raise BundleError(
                 "wiring-port-unknown",
-                "the stage '{stage}' has no {side} {unknown}, although `said` names it. It has "
+                "the stage '{stage}' has no {side} {unknown}, although `bindings` names it. It has "
                 "{available}; name one of these.",
                 stage=stage,
                 side=kind,

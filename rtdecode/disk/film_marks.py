@@ -62,7 +62,7 @@ class ShownFilm:
         Frames per second of the film; measured if the start was not received.
     frames : int or None
         Number of frames in the film; None if the start was not received.
-    shown : int64, (frame,)
+    frame_numbers : int64, (frame,)
         Numbers of the frames that were shown, from 0; dropped frames are not among them.
     shown_at : float64, (frame,)
         When each of them was shown, on the local clock.

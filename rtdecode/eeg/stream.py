@@ -1,8 +1,8 @@
 """The EEG of a session: chunks come in, and cleaned, z-scored values at any recent instant come out.
 
 A chunk passes these stages in order: the declared rate is checked, the sample clock places every sample in
-time (`SampleClock`), invalid values are filled in (`Door`), artefacts are removed and the
-rate is lowered (`Cleaner`), the bundle's channels are picked, repaired, re-referenced and filtered (`Cap`).
+time (`SampleClock`), invalid values are filled in (`SampleValidator`), artefacts are removed and the rate is
+lowered (`Cleaner`), the bundle's channels are picked, repaired, re-referenced and filtered (`ChannelMap`).
 What comes out is kept in a ring, from which `EegStream.read` takes a window.
 """
 

@@ -1,8 +1,8 @@
 """Invalid voxels and volumes: filled in for what has a memory, counted for the windows.
 
 A voxel is invalid if it is not finite, or beyond what a scanner writes (`rtdecode.signal.plausible`). A
-volume passes twice: its voxels before the motion estimate (`VolumeDoor.fill`), and its features before
-normalisation (`VolumeDoor.judge`). Either may find that the volume as a whole is a hole.
+volume passes twice: its voxels before the motion estimate (`VolumeValidator.fill`), and its features before
+normalisation (`VolumeValidator.judge`). Either may find that the volume as a whole is a hole.
 """
 
 import math

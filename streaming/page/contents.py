@@ -59,7 +59,7 @@ class View:
         How far the head moved, in words; empty where it is not known.
     volumes : int
         Number of volumes so far whose slices are shown.
-    said : list of (wall time in s, sentence)
+    log_lines : list of (wall time in s, sentence)
         Newest first.
     sentences : int
         Number of sentences so far.

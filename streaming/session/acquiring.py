@@ -43,7 +43,7 @@ class AcquisitionProcess:
 
     Parameters
     ----------
-    sources : Sources
+    sources : AcquisitionConfig
     message_bytes : int
         Size of the largest message.
 

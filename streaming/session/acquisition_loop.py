@@ -36,7 +36,7 @@ class AcquisitionLoop:
 
     Parameters
     ----------
-    turns : Turns of Event
+    turns : FairQueue of Event
         What waits to be taken.
     intake : Intake
     outbox : Outbox

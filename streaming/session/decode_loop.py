@@ -12,7 +12,7 @@ class DecodeLoop:
 
     Parameters
     ----------
-    emitter : Emitter
+    emitter : ClipEmitter
     decisions : DecisionLog
         Notes previews that are dropped.
     hop_s : float

@@ -58,7 +58,7 @@ class EventNotifier:
 
         Parameters
         ----------
-        events : list of Happening
+        events : list of Event
             All counts as they stand now.
         now_at : float
             Local clock, s.

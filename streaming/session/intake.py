@@ -45,11 +45,11 @@ class Intake:
     recorder : Recorder
     clock : DeadlineClock
     builder : StatusBuilder
-    lag : Lag
+    lag : StaleEegFilter
         Passes stale EEG over.
     now : callable
         Reads the local clock, s.
-    resumed : Resumed, optional
+    resumed : Resumption, optional
         What the acquisition before this one told.
     eeg_is_stamped : callable, optional
         Returns whether EEG samples bear usable stamps, so that their delay is known; by default they do.

@@ -25,7 +25,7 @@ class Operator:
     folder : Path
         The session's ``--out``, where notes are kept.
     progress : Progress
-    output : Emitter
+    output : ClipEmitter
 
     Attributes
     ----------

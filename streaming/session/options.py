@@ -147,7 +147,7 @@ class AcquisitionConfig:
     options : StreamOptions
     meta : dict
         Values to write into the recording.
-    past : Past or None
+    past : ResumeState or None
         What is known from the acquisition that died before this one; None for the first.
     key : bytes
         Random key of this session, under which names become digests in the recording. It is never written.

@@ -40,7 +40,7 @@ class Request:
         ``say`` (the page itself has something for the terminal).
     word : str
         The label of a run; ``on`` or ``off`` for twins; the sentence to say; empty otherwise.
-    at : float
+    requested_at : float
         When, by the local clock, s.
     """
 

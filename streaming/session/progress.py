@@ -35,7 +35,7 @@ class Progress:
         Time from one window to the next, s. Each kind of event gets at most one line in that time.
     on_sentence : callable, optional
         Gets every sentence of `tell`, too.
-    advisor : Advisor, optional
+    advisor : QualityMonitor, optional
         Says of each run whether its first minute looks usable.
 
     Attributes

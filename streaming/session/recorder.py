@@ -66,7 +66,7 @@ def open_recorder(
         Values to write into it.
     key : bytes
         Under which names become digests.
-    resumed : Resumed or None
+    resumed : Resumption or None
         What the acquisition before this one told; None for the first.
     now_at : float
         Local clock, s.

@@ -26,7 +26,7 @@ class ReplayPage:
     ----------
     page : PageLink
     assembler : Assembler
-    output : Emitter
+    output : ClipEmitter
     say : callable
         Prints a sentence on the terminal.
     """

@@ -48,7 +48,7 @@ class SessionCounts:
     dropped_previews : int
     recording : dict or None
         The report's section on the recording.
-    told : list of dict
+    sentences : list of dict
         What the operator was told last.
     """
 
@@ -86,10 +86,10 @@ class Reporter:
         ----------
         ended : str
             Why the session ended, or `streaming.sinks.session_folder.RUNNING`.
-        emitter : Emitter
+        emitter : ClipEmitter
         receiver : Receiver
-        facts : SoFar
-        judged : Sections, optional
+        facts : SessionCounts
+        judged : AccuracySections, optional
             The sections that rest on the truth, once the session is over.
 
         Raises

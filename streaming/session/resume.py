@@ -64,7 +64,7 @@ class Resumption:
 
     Parameters
     ----------
-    past : Past
+    past : ResumeState
     """
 
     def __init__(self, past: ResumeState) -> None:

@@ -34,11 +34,11 @@ class FirstMinute:
     ----------
     run : int
         Number of the run, as in the report.
-    steady : Steadiness or None
+    steady : RunQuality or None
         Of its volumes; None without volumes.
     eeg : mapping
         A status' counts of the EEG; empty without EEG.
-    known : Figures or None
+    calibration : QualityFigures or None
         The calibration's own figures; None without one.
     """
 
@@ -53,7 +53,7 @@ class QualityMonitor:
 
     Parameters
     ----------
-    calibration_figures : Figures or None
+    calibration_figures : QualityFigures or None
         Figures of the session's calibration, if it has one.
     volumes : bool
         Whether volumes are expected, and measured.

@@ -43,7 +43,7 @@ class SourceReader:
 
     Attributes
     ----------
-    turns : Turns of Event
+    turns : FairQueue of Event
         What was found and waits for the main thread.
     """
 

@@ -95,7 +95,7 @@ class Scorer:
 
     Attributes
     ----------
-    sections : Sections
+    sections : AccuracySections
         As they were scored last; nothing is known before.
     """
 

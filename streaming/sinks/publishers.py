@@ -50,7 +50,7 @@ class Publishers:
 
     Parameters
     ----------
-    outputs : sequence of Output
+    outputs : sequence of Publisher
     """
 
     def __init__(self, outputs: Sequence[Publisher] = ()) -> None:

@@ -95,7 +95,7 @@ def build(
     ----------
     session : str
     bundle : Bundle
-    output : Emitter
+    output : ClipEmitter
     counters : Counters
     expected : int
         Windows that a session of this length has.
@@ -105,7 +105,7 @@ def build(
         Why the session ended, in words that name no file, stream or host.
     memory_mb : float or None
         Highest sum of the processes' PSS, MB.
-    judged : Sections or None
+    judged : AccuracySections or None
         The sections that rest on the truth, once the session is over.
     dropped_previews : int
         Previews that were never decoded, because their final waited already or they had waited too long.

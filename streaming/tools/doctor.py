@@ -70,7 +70,7 @@ class Checked:
         None if it could not be loaded.
     calibration : Calibration or None
         None if none was given, or if it does not fit the bundle.
-    heard : Heard or None
+    capture : EegCapture or None
         What came from the EEG stream; None if nobody listened to it.
     volume : Volume or None
         A volume of the series that a session would read.

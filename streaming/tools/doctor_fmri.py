@@ -57,7 +57,7 @@ class FolderVolumes:
         In the order in which they were found.
     ignored : list of (str, str)
         Files that are of no use, each with the reason.
-    whole : bool
+    is_complete : bool
         False if time ran out before all files were read.
     """
 

@@ -24,7 +24,7 @@ def export(directory: Path, folder: FolderVolumes, heard_s: float) -> Finding:
     ----------
     directory : Path
         It is there.
-    folder : Looked
+    folder : FolderVolumes
         What came into the folder since somebody began to listen.
     heard_s : float
         How long somebody listened, s.

@@ -34,7 +34,7 @@ class Acquired:
         Folder of the recording.
     names : sequence of str
         ``eeg``, ``fmri``: the sources of the session.
-    past : Past, optional
+    past : ResumeState, optional
         What the acquisition before this one told.
     behind : bool
         Whether a backlog is read first.

@@ -26,7 +26,7 @@ class OnsetFit:
     ----------
     weights : dict
         ``onset_kernel`` (value, component, tap) and ``onset_offset`` (value,).
-    told : (window, frame, value)
+    glimpses : (window, frame, value)
         What a shot shows if it begins with the frame, by a map that was not fitted to the window's fold.
     """
 

@@ -45,7 +45,7 @@ class TrainingFilm:
     ----------
     name : str
         A word, or the name of a file without its folder.
-    shown : str
+    source : str
         What `rtdecode.phantom.film.watched` makes it of: a word or a path.
     digest : str
         SHA-256 of the file; empty for a word.

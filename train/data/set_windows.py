@@ -129,7 +129,7 @@ class SetWindows:
     split : Split
     voxels : int64, (voxel,)
         The voxels of the release that may be read: those of the region.
-    most : int
+    max_voxels : int
         So many of them are read at most.
     draft : Manifest
         Of a bundle that reads all of `voxels`.

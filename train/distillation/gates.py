@@ -78,7 +78,7 @@ class Reference:
 
     Attributes
     ----------
-    few : int, (window,)
+    picked : int, (window,)
         The windows that are drawn again from other brains and other noise.
     latents : dict
         Brain -> latents; all windows for their own brain, and the few for the others.

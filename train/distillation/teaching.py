@@ -92,12 +92,12 @@ def teach(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     system : Trainable
         It offers the loss `FLOW_MAP`.
     phases, draw, machine
         See `train.trainer.loop.train`.
-    monitor : Held
+    monitor : TeacherMonitor
     """
     reference = _reference(work, monitor)
     watch = partial(_hold, work, system, monitor, reference)

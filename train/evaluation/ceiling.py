@@ -279,15 +279,15 @@ class SharedNoise:
 
     Parameters
     ----------
-    own : (voxel, slot, slot)
+    private_cov : (voxel, slot, slot)
         Covariance of each voxel's own noise over the window's slots.
     columns : (slot * voxel, column)
         One column for each independent direction of the shared noise.
 
     Notes
     -----
-    The covariance is ``N + U U^T``, with N made of the blocks of `own` and U of the columns. Its inverse is
-    ``P - P U (1 + U^T P U)^-1 U^T P`` with ``P = N^-1`` (Woodbury 1950).
+    The covariance is ``N + U U^T``, with N made of the blocks of `private_cov` and U of the columns. Its
+    inverse is ``P - P U (1 + U^T P U)^-1 U^T P`` with ``P = N^-1`` (Woodbury 1950).
     """
 
     def __init__(self, private_cov: Matrix, columns: Matrix) -> None:
@@ -326,7 +326,7 @@ class _Driven:
 
     Attributes
     ----------
-    at : (voxel,)
+    voxel_indices : (voxel,)
         Their places among the voxels that the film drives.
     columns : (voxel,)
         Their places among those that the bundle reads.

@@ -45,7 +45,7 @@ def figures(
     ----------
     scores : mapping
         Suffix of a decoder, control or reference -> its scores in each session; `CONSTANT` is among them.
-    truths : sequence of Shown
+    truths : sequence of FilmWindows
         What each session showed.
     chance : mapping
         Metric -> what a guess scores on average; None where that is not known.
@@ -155,7 +155,7 @@ def groups(truths: Sequence[FilmWindows], *, by_session: bool) -> tuple[NDArray[
 
     Parameters
     ----------
-    truths : sequence of Shown
+    truths : sequence of FilmWindows
         The films, each with its windows.
     by_session : bool
         Whether the films differ by session, so that sessions are units if there are four.

@@ -264,7 +264,7 @@ def pictured(clips: Sequence[Pixels], truth: FilmWindows, looks: Looks | None = 
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
-    truth : Shown
+    truth : FilmWindows
     looks : Looks, optional
         What was measured of the clips already.
     """
@@ -301,7 +301,7 @@ def told_apart(clips: Sequence[Pixels], truth: FilmWindows, mean_clip: Pixels, t
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
-    truth : Shown
+    truth : FilmWindows
     mean_clip : (frame, row, column, 3)
         Training mean.
     temperature : float
@@ -354,7 +354,7 @@ def identify(alike: Matrix, plain: Matrix, truth: FilmWindows, temperature: floa
     plain : (clip, truth)
         The same without that, for windows in pairs: a clip that is always the same has something to be
         compared with, and wins half.
-    truth : Shown
+    truth : FilmWindows
     temperature : float
         See `train.metrics.infonce.bits`.
     """

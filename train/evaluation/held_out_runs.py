@@ -160,7 +160,7 @@ def judged(data: SetWindows, trained: Trained, show: Decode, request: Request) -
     data : SetWindows
     trained : Trained
     show : callable
-        See `Show`.
+        See `Decode`.
     request : Request
         `repeats`, `sections`, `windows`, `keep`, `ahead` and the networks of published metrics are read.
 

@@ -180,7 +180,7 @@ def judge_phantom(
     Parameters
     ----------
     show : callable
-        See `Show`.
+        See `Decode`.
     bundle : Bundle
     who : Participant
     seeds : sequence of int
@@ -210,7 +210,7 @@ class Fresh:
         The true clip of each window, without its last frame, which may lie behind a cut.
     where : list of (run, start_s, stop_s)
         The run is the seed.
-    known : dict
+    events_by_run : dict
         Run -> shots.
     """
 
@@ -273,7 +273,7 @@ def judge_clips(
     Parameters
     ----------
     show : callable
-        See `Show`.
+        See `Decode`.
     bundle : Bundle
     inputs : dict
         Signals by port, as the encode graph takes them.

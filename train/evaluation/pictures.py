@@ -73,7 +73,7 @@ def sheet(first: Mapping[str, Sequence[Pixels]], manifest: Manifest, words: str)
     Parameters
     ----------
     first : mapping
-        Heading -> a clip for each window (`train.evaluation.section_runner.Evaluation.first`).
+        Heading -> a clip for each window (`train.evaluation.section_runner.SectionScores.first`).
     manifest : Manifest
     words : str
         What was evaluated.

@@ -186,7 +186,7 @@ def references(
     Parameters
     ----------
     show : callable
-        See `Show`.
+        See `Decode`.
     bundle : Bundle
     system : System
         What `show` shows.

@@ -60,7 +60,7 @@ class EvaluatedRun:
 
     Attributes
     ----------
-    show : Show
+    show : Decode
         Decodes windows.
     bundle : Bundle
     system : System
@@ -105,7 +105,7 @@ class HeldOutWindows:
         Signals by port, a row for each window.
     spans : list of (run, start_s, stop_s)
         Where the windows lie in the session: a clip carries on from the one before unless there is a gap.
-    truth : Shown
+    truth : FilmWindows
         What was watched in them.
     controls : dict
         Suffix -> the signals of as many windows of a brain that tells nothing of the film.

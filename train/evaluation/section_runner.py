@@ -37,14 +37,14 @@ StandIn = Callable[[int, Sequence[int]], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class SectionScores:
     """What `evaluate` found.
 
     Attributes
     ----------
     scores : dict
         Suffix of a decoder, control or baseline -> its scores in each session.
-    truths : list of Shown
+    truths : list of FilmWindows
         What was watched in each.
     first : dict
         Heading -> clips in the first session, to be looked at.
@@ -100,7 +100,7 @@ def evaluate(
     sessions: HeldOutSessions,
     sections: Sequence[Section],
     stand_ins: Mapping[str, StandIn] | None = None,
-) -> Evaluation:
+) -> SectionScores:
     """Decode held-out windows, and score them.
 
     Parameters
@@ -161,7 +161,7 @@ def evaluate(
     for scorer in scorers:
         scores |= scorer.references()
     truths = [windows.truth for windows in evaluated]
-    return Evaluation(scores, truths, first, scorers, sessions.available)
+    return SectionScores(scores, truths, first, scorers, sessions.available)
 
 
 def decode_ahead(run: EvaluatedRun, sessions: HeldOutSessions, sections: Sequence[Section]) -> None:

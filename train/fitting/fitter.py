@@ -65,7 +65,7 @@ class Story:
         Units of the first targets, which tell the clips of windows apart, with the most telling one first.
     window_s : float
         Length of a window.
-    told : dict of str
+    properties : dict of str
         Properties of the film that its pictures do not show by themselves, such as its attributes -> where
         they were read, for the manifest.
     """

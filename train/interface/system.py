@@ -133,7 +133,7 @@ class Traced:
         Port -> an example of the right shape, in the order of the module's arguments.
     outputs : list of str
         Ports, in the order of what the module returns.
-    said : Said
+    bindings : PortBindings
         Where input ports get their values, and where the values of output ports go. Only ports whose names
         do not say it need an entry (`rtdecode.bundle.wiring.by_name`).
     precision : str
@@ -150,7 +150,7 @@ class Traced:
 
 @dataclass(frozen=True)
 class Written:
-    """A stage whose graph the system writes itself. `said` is the same as for `Traced`."""
+    """A stage whose graph the system writes itself. `bindings` are as for `Traced`."""
 
     name: str
     model: "ModelProto"

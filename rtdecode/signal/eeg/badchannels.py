@@ -51,7 +51,7 @@ class Judgement:
     enter, leave : int
         Number of bad blocks in a row after which a channel is bad (one is enough where it is flat or
         saturated), and of good blocks after which it is good again.
-    most : float
+    max_share : float
         Largest share of the channels that may be interpolated.
     """
 

@@ -91,7 +91,7 @@ class Epoch:
         Index of its first sample.
     phase : float
         Share of a sample by which that sample lies after the epoch's true start.
-    whole : bool
+    complete : bool
         Whether no sample of it is missing.
     stored : int
         Number of blocks that are on the template's grid.
@@ -99,7 +99,7 @@ class Epoch:
         Samples seen, and those from which something was subtracted.
     shift, power : float
         Sums of the regression on the template's slope. Their ratio is the epoch's delay, samples.
-    total, rest, square : (channel,)
+    total, residual_sum, square : (channel,)
         Sums over the samples, over what was left of them, and over its squares.
     """
 

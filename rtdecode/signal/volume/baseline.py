@@ -67,7 +67,7 @@ class Drift:
         identity.
     prior : (component,)
         Variance of each amplitude over runs.
-    rest : float
+    unexplained : float
         Variance over runs of everything that the components do not explain.
     """
 

@@ -114,7 +114,7 @@ class StartVerdict:
         ``good``, ``acceptable`` or ``bad``: the worst grade of any figure.
     reasons : tuple of str
         One reason for each figure that is not good, with its limit and the source of the limit.
-    figures : Steadiness
+    figures : RunQuality
         The figures of that minute.
     """
 

@@ -54,7 +54,7 @@ class Container:
     ----------
     promised : int
         Number of volumes by the header.
-    there : callable
+    complete_volumes : callable
         Maps a size (bytes) to the number of volumes that lie wholly within it.
     span : callable
         Maps a volume's number to the offset and length of its bytes, or of the last stretch of them if

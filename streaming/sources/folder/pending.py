@@ -48,7 +48,7 @@ class Pending:
         What is missing.
     image : bool
         Whether its first bytes are those of an image.
-    more : bool
+    may_have_more : bool
         Whether it gave volumes at the last try, and may have more.
     """
 

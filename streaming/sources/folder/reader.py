@@ -65,7 +65,7 @@ class Reading:
         What it had not given before.
     stamp : Stamp
         The file's state.
-    rest : str
+    still_to_come : str
         What is still to come from it, in words; empty if nothing is.
     by_name : bool
         Whether the images' numbers come from file names, which may begin anywhere.

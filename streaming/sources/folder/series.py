@@ -49,7 +49,7 @@ class SeriesRun:
         Place among the runs.
     kind : tuple
         Shape, voxel size (mm) and TR (s).
-    seen : set of int
+    delivered : set of int
         Indices of the volumes so far.
     holes : dict of int to Hole
         Indices below the highest so far for which no whole volume has come.

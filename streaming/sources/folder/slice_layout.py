@@ -18,7 +18,7 @@ class SliceLayout:
         next; 0 while unknown.
     inner : bool
         Whether time runs fastest: all volumes of one slice, then the next slice.
-    seen : dict
+    instances : dict
         Instances by position, in rising order, until the period is known.
     gap : int
         Smallest distance between two instances at one position; 0 while none has come twice.

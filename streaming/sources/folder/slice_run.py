@@ -1,7 +1,7 @@
 """Hold the state of one run of slices: how its volumes are told apart, and what each has so far.
 
-`Stacks` puts slices in and takes volumes out; this module gives a slice its volume's index, settles how
-many slices a volume has, and builds the volume.
+`VolumeAssembler` puts slices in and takes volumes out; this module gives a slice its volume's index, settles
+how many slices a volume has, and builds the volume.
 """
 
 import math
@@ -61,7 +61,7 @@ class SliceRun:
         The slice that came first. All others share its shape, orientation and TR.
     series : int
         Lowest SeriesNumber so far.
-    rest : str
+    basis : str
         What indices rest on: a number in the ``header``, the ``instance`` numbers, or the ``order`` in
         which positions come again; ``unknown`` until the instance numbers tell. Where a number turned
         out not to count volumes, or where slices have none, the ``acquisition`` number, the ``temporal``
@@ -76,7 +76,7 @@ class SliceRun:
         Unfinished volumes by index.
     unplaced : list
         Slices that wait until the layout is known.
-    given : set
+    delivered : set
         Indices of the volumes that were given.
     done : dict
         Slices of the last few of them, by position.
@@ -86,7 +86,7 @@ class SliceRun:
         Index and header time of the newest slice at each position, where indices rest on the times.
     zero : datetime or None
         The header time at which index 0 began, there.
-    left : set of str
+    abandoned : set of str
         What indices do not rest on any more, because it does not count volumes.
     mixed : dict
         The reason by index, for volumes of which several slices claimed one place.

@@ -1,10 +1,10 @@
 """Turn a scanner's export folder into a stream of volumes.
 
 Each poll lists new and changed files (`FolderScan`), queues them (`Queue`), decodes those that are due
-(`Reader`), assembles slices where a file holds only one (`Stacks`), tells a restarted series from its
-duplicates (`SeriesRestarts`), finds the statement that numbers the volumes (`VolumeNumbering`), and gives
-each volume its run and index (`Runs`). No marker says that a file is complete: it is complete once its
-pixels decode.
+(`Reader`), assembles slices where a file holds only one (`VolumeAssembler`), tells a restarted series from
+its duplicates (`SeriesRestarts`), finds the statement that numbers the volumes (`VolumeNumbering`), and gives
+each volume its run and index (`Runs`). No marker says that a file is complete: it is complete once its pixels
+decode.
 """
 
 import os

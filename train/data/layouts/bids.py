@@ -73,7 +73,7 @@ class Bids:
         The EEG's channels; none without EEG.
     options : Options
         How windows are cut.
-    held : dict
+    last_cut : dict
         The volumes and the EEG of the runs that were read last, and the voxels of the head of each subject.
     """
 

@@ -66,7 +66,7 @@ class BoldMoments:
         Name of a video -> its file; empty where there are none.
     size : (int, int)
         Rows and columns of the clips.
-    held : dict
+    responses_of : dict
         The last subject that was read: `_Responses`.
     """
 

@@ -66,7 +66,7 @@ class Recordings:
         Stretches in which a film ran through.
     where : int64, (window, 2)
         Number of the showing, and of the window in it.
-    held : dict
+    last_arrays : dict
         The arrays of the showing that was read last, and its clips.
     """
 

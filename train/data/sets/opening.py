@@ -117,7 +117,7 @@ def opened(
         Name of the layout (of `LAYOUTS`). It is recognised by default.
     subjects : list of str, optional
         The subjects to use; all that are there by default.
-    cut : Cut, optional
+    cut : WindowCut, optional
         How windows are cut, and how their clips look, in layouts that leave it to the reader. By default as
         the layout does it.
 

@@ -55,7 +55,7 @@ def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], tru
     Parameters
     ----------
     vectors, targets : (window, value)
-    truth : Shown
+    truth : FilmWindows
     """
     alike = _unit(vectors) @ _unit(targets).T
     return {IDENTIFIED: (identification_nway(alike, truth.allowed, 2), np.ones(len(vectors)))}

@@ -49,7 +49,7 @@ def convert(
         Of the checkpoint, as the user states it.
     plan, data, phases
         Of the recipe. Of the phases, the adapters are read.
-    work : Work
+    work : RunContext
 
     Raises
     ------

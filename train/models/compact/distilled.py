@@ -93,7 +93,7 @@ def distil(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     encoder : CompactEncoder
     teacher : Denoiser
         Its guidance and its calm are learned with its steps.

@@ -49,7 +49,7 @@ class FilmWindows:
 
     Attributes
     ----------
-    work : Work
+    work : RunContext
     taught, held_out, presence, resting : sequence of AnyShowing
         The sessions that teach, those on which choices are made, those that tell what a brain looks like,
         and those in which nothing is watched.

@@ -135,7 +135,7 @@ class CompactPlan:
     Attributes
     ----------
     codec : CodecSizes
-    encoder : EncoderSizes
+    encoder : RefinedEncoderSizes
     generator : FlowSizes
     machine : Machine
     weights : dict, optional

@@ -99,7 +99,7 @@ def reopened(tree: dict[str, Any], stages: Path) -> tuple[dict[str, Any], FilmSe
         What `train.config.recipe.build` makes of its arguments.
     data : FilmSessions
         With the films that were watched.
-    work : Work
+    work : RunContext
 
     Raises
     ------
@@ -136,7 +136,7 @@ def judged_anew(
     parts : dict
         What `train.config.recipe.build` makes of its arguments.
     data : FilmSessions
-    work : Work
+    work : RunContext
     arrays_of_run : dict
         The weights that are judged.
     """

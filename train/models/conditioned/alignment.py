@@ -61,7 +61,7 @@ class HeldOutWindows:
 
     Attributes
     ----------
-    work : Work
+    work : RunContext
         The run, of which their signals are a stage.
     frames : float32, (window, frame, embedding)
         Embeddings of what they showed.
@@ -138,7 +138,7 @@ def of_sessions(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     data : FilmSessions or RecordedSessions
     raw : Bundle
         The chain that leaves signals in their own units.
@@ -197,7 +197,7 @@ def keep_of_set(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     windows : SetWindows
     taught : Taught
         Those that teach, whose statistics normalise these.

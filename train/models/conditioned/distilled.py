@@ -89,7 +89,7 @@ def distil(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     encoder : ConditionEncoder
     video : Generator
         With the adapters that stay beside its weights.

@@ -202,7 +202,7 @@ def of_sessions(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     data : FilmSessions or RecordedSessions
     sizes : FilmSizes
     voxels : int

@@ -204,7 +204,7 @@ def begin(
 
     Parameters
     ----------
-    work : Work
+    work : RunContext
     encoder : SpaceTimeEncoder
     windows : Windows
         Those that teach.

@@ -43,7 +43,7 @@ def captions(clips: Sequence[Pixels], event_words: Sequence[str] | None = None) 
     Parameters
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
-    told : sequence of str, optional
+    event_words : sequence of str, optional
         The words that an events file has for each of them.
     """
     measured = _measured(clips)

@@ -29,9 +29,9 @@ class ReplayComparison:
 
     Attributes
     ----------
-    live, ours : list of ndarray
+    live, run_conditions : list of ndarray
         The mean token of each window's condition, by the bundle and by the run.
-    told, judged : dict
+    reported, judged : dict
         2-way identification, by the report of a replay and by the judge.
     """
 
