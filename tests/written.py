@@ -25,7 +25,7 @@ ELSEWHERE = {
     "train/distillation/teaching.py": "within the stages of a run, a closed folder",
     "train/trainer/loop.py": "within the stages of a run, a closed folder",
     "train/trainer/stage_cache.py": "copies into folders of mkdtemp, which are their owner's alone",
-    "train/targets/": "values of films, which are no participant's data",
+    "train/data/target_cache.py": "values of films, which are no participant's data",
     "train/tiny_decoder.py": "a decoder of films, which are no participant's data",
 }
 _METHODS = {"write_text", "write_bytes", "mkdir", "makedirs", "touch", "tofile", "to_filename"}

@@ -146,7 +146,7 @@ class _Decoder:
         return None if bare is None else replace(self, system=bare, key=f"{self.key} without adapters")
 
     def anew(self) -> Decode:
-        return replace(self, kept=None)
+        return replace(self, archive=None)
 
 
 def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ NOBODY = 65534
 HOLD = """
 import sys
 from pathlib import Path
-from rtdecode.disk.folders import held
-with held(Path(sys.argv[1]), "--out", "session of another program"):
+from rtdecode.disk.folders import locked
+with locked(Path(sys.argv[1]), "--out", "session of another program"):
     print("held", flush=True)
     sys.stdin.read()
 """

@@ -142,7 +142,7 @@ def test_a_changed_source_is_in_each_clip_until_it_is_confirmed(
 
 def test_the_page_confirms_it_too(bundle: Bundle, tmp_path: Path) -> None:
     confirmed: list[int] = []
-    requests = [SimpleNamespace(what="confirm", word="", at=1.0)] * 2
+    requests = [SimpleNamespace(what="confirm", word="", requested_at=1.0)] * 2
     page = SimpleNamespace(
         requests=lambda: requests,
         confirmed=confirmed.append,

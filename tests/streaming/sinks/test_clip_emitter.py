@@ -404,7 +404,7 @@ def test_the_likeliest_category_is_named_in_film_and_sheet(
     write = FilmSink.write
     add = ContactSheet.add
     monkeypatch.setattr(
-        FilmSink, "write", lambda *args, **how: (captions.append(how["named"]), write(*args, **how))
+        FilmSink, "write", lambda *args, **how: (captions.append(how["category"]), write(*args, **how))
     )
     monkeypatch.setattr(
         ContactSheet, "add", lambda sheet, label, *args: (labels.append(label), add(sheet, label, *args))

@@ -179,7 +179,7 @@ class Shelf:
 
     def write(self, cut: Window, _frames: Any, truth: Any, _word: Any, twin: Any, **words: str) -> None:
         self.film.append(("clip", cut.index, truth is not None, twin is not None))
-        assert words["named"] == ""
+        assert words["category"] == ""
 
     def skip(self, cut: Window) -> None:
         self.film.append(("skip", cut.index, False, False))

@@ -76,8 +76,8 @@ def test_a_clip_that_came_late_is_marked_and_a_category_is_named(tmp_path: Path)
         return read_mp4(path)[16, :24, -384:].astype(int)
 
     bare = title(tmp_path / "bare.mp4")
-    labelled = title(tmp_path / "named.mp4", named="house 0.43")
-    late = title(tmp_path / "late.mp4", named="house 0.43", late="LATE 6.1 s")
+    labelled = title(tmp_path / "named.mp4", category="house 0.43")
+    late = title(tmp_path / "late.mp4", category="house 0.43", late="LATE 6.1 s")
 
     def written(picture: np.ndarray) -> int:
         """Columns in which there is text."""

@@ -43,10 +43,10 @@ def test_a_clip_drawn_from_any_targets_has_the_features_that_they_spell(film):
     rng = np.random.default_rng(4)
     targets = 3 * rng.normal(size=(5, space.components))
     glimpses = space.led(targets)
-    latents = space.drawn(glimpses, SHAPE[2:])
+    latents = space.draw(glimpses, SHAPE[2:])
     varied = glimpses[:, 1:, len(space.pictures) :] @ space.variations * space.structure_scale
     tensor = np.moveaxis(varied.reshape(5, TENSOR[1], TENSOR[0], *TENSOR[2:]), 1, 2)
-    nothing = space.drawn(np.zeros_like(glimpses), SHAPE[2:])
+    nothing = space.draw(np.zeros_like(glimpses), SHAPE[2:])
     drawn_features = features.series(ClipTargets(latents, tensor)) - features.series(
         ClipTargets(nothing, 0 * tensor)
     )

@@ -107,7 +107,7 @@ def test_what_is_said_of_one_subject_is_said_once(monkeypatch: pytest.MonkeyPatc
     """The statistics of the training runs and the signals of all runs may say the same."""
     data = random_data_set(*[("A", f"run-{run}", f"{run}{n}", False) for run in range(3) for n in range(4)])
     leak = leaks.Leak("scaled run by run", ("A",), "so")
-    monkeypatch.setattr(leaks, "found", lambda *_: [leak])
+    monkeypatch.setattr(leaks, "find_leaks", lambda *_: [leak])
     monkeypatch.setattr("train.data.signal_checks.centred_by_runs", lambda *_: [leak])
     split = opened(data, ["run-2"]).split
     assert examined(data, split, {}, None, signals=True).leaks == [leak]

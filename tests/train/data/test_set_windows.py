@@ -84,7 +84,7 @@ def test_what_is_held_out_leaves_no_trace_in_what_teaches(tmp_path: Path) -> Non
     np.testing.assert_array_equal(plain.clips, changed.clips)
     assert len(plain.clips) == 6
     # What differs is there to be judged.
-    before, after = (windows.held()[0].arrays(taught_bundle(windows)) for windows in variants)
+    before, after = (windows.test_runs()[0].arrays(taught_bundle(windows)) for windows in variants)
     assert np.abs(before["fmri"] - after["fmri"]).min() > 10
 
 

@@ -102,7 +102,9 @@ def test_only_what_is_no_flow_has_shares():
 )
 def test_the_share_of_steps_that_is_left_is_found_from_the_clock(schedule):
     for share in (0.05, 0.3, 0.8, 1.0):
-        assert schedule.remaining(float(schedule.at(torch.tensor([share])))) == pytest.approx(share, abs=1e-4)
+        assert schedule.remaining(float(schedule.clock_at(torch.tensor([share])))) == pytest.approx(
+            share, abs=1e-4
+        )
 
 
 def test_strengths_of_a_video_to_video_pipeline_lie_on_the_clock():

@@ -135,6 +135,6 @@ def test_it_is_computed_where_it_is_asked_for() -> None:
 
     assert "AttentionMaps" not in kinds()
     assert kinds("attention=yes")[-1] == "AttentionMaps"
-    assert kinds("sections=identification", "attention=yes") == ["Identification", "AttentionMaps"]
+    assert kinds("sections=identification", "attention=yes") == ["IdentificationSection", "AttentionMaps"]
     with refused(UsageError, "evaluate-not-boolean", key="attention", found="all"):
         read_request(["attention=all"])

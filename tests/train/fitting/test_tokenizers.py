@@ -179,7 +179,7 @@ def test_signals_are_found_for_any_tokens(newcomer):
     tokens = rng.normal(size=(2, reads.pooled.shape[1], reads.channels.shape[1]))
     signals = tokenizer_graph.as_signals(reads, {"fmri": sums, "eeg": tokens}, 64)
     np.testing.assert_allclose(signals["fmri"] @ reads.shares.T, sums, atol=1e-4)
-    np.testing.assert_allclose(reads.beside(signals["eeg"]) @ reads.channels, tokens, atol=1e-3)
+    np.testing.assert_allclose(reads.channel_parts(signals["eeg"]) @ reads.channels, tokens, atol=1e-3)
 
 
 def test_held_out_windows_are_identified_and_those_of_another_film_are_not(newcomer, fitted):

@@ -202,7 +202,7 @@ def test_a_file_that_takes_all_the_memory_costs_that_file(
 
 
 def test_slices_of_which_a_header_promises_too_many_make_no_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.sources.folder.slice_stack.MOST", 1000)
+    monkeypatch.setattr("streaming.sources.folder.slice_stack.MAX_BYTES", 1000)
     planes = []
     for place in range(2):
         affine = np.eye(4)

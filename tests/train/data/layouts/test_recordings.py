@@ -86,7 +86,7 @@ def test_each_window_gets_its_own_clip(data):
 
 
 def test_a_recording_is_run_once_for_windows_that_are_read_together(data, monkeypatch):
-    data.held.clear()
+    data.last_arrays.clear()
     runs = []
     arrays = RecordedShowing.arrays
     counted_arrays = lambda showing, bundle: runs.append(showing.name) or arrays(showing, bundle)  # noqa: E731

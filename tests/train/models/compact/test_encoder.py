@@ -185,7 +185,7 @@ def test_the_onset_of_a_shot_is_told_as_in_numpy(encoder):
     cuts, onset_glimpses = encoder.shots(window["eeg"])
     assert cuts.shape == (1, 8)
     np.testing.assert_allclose(
-        onset_glimpses.numpy(), onsets.onset_glimpses(weights, mixed), rtol=1e-4, atol=1e-4
+        onset_glimpses.numpy(), onsets.onset_structure(weights, mixed), rtol=1e-4, atol=1e-4
     )
 
 

@@ -164,7 +164,7 @@ def test_plans_that_cannot_be_are_refused(changes: dict, code: str) -> None:
 
 
 def test_windows_of_a_data_set_with_fewer_voxels_than_a_patch_are_refused() -> None:
-    windows: Any = SimpleNamespace(most=60, voxels=np.arange(7))
+    windows: Any = SimpleNamespace(max_voxels=60, voxels=np.arange(7))
     with refused(UsageError, "voxels-fewer-than-patch", voxels=7, patch=8):
         plan().check_windows(windows)
     windows.voxels = np.arange(8)
