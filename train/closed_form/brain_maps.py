@@ -52,7 +52,9 @@ def fit_maps(
     x : dict
         Modality -> features, (window, feature).
     y : (window, target)
+        What each window showed, standardised.
     sizes : StemSizes
+        Only its `shares` are read: candidate weights of the volumes beside the EEG.
     folds : (window,), optional
         Windows of the same number are left out together; each by itself where none are given.
 

@@ -35,7 +35,9 @@ def canonical(first: Matrix, second: Matrix, count: int, shrinkage: float) -> Ca
     Parameters
     ----------
     first, second : (window, value)
+        Two signals of the same windows, whose means are taken off.
     count : int
+        Largest number of pairs.
     shrinkage : float
         What is added to the variance of each value, which is 1, so that few windows do not find by chance
         that everything correlates (Vinod 1976, Journal of Econometrics 4, 147-166).

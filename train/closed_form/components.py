@@ -18,6 +18,7 @@ def principal_components(x: NDArray[np.floating], count: int) -> tuple[Matrix, M
     Parameters
     ----------
     x : (row, column)
+        Rows, whose mean is taken off.
     count : int
         There are fewer where rows are fewer, or do not differ in so many ways.
 

@@ -57,7 +57,9 @@ def binned(mixing: NDArray[np.floating], eeg: NDArray[Any], frames: int) -> Real
     Parameters
     ----------
     mixing : (component, channel)
+        Weights of the channels in each component.
     eeg : (window, channel, sample)
+        Normalised EEG of whole windows.
     frames : int
         Number of video frames of a window.
     """
@@ -84,6 +86,7 @@ def fit_cuts(mixed: Reals, cuts: NDArray[np.bool_], folds: NDArray[np.int64]) ->
     Parameters
     ----------
     mixed : (window, component, bin)
+        EEG of the windows, mixed and averaged by `binned`.
     cuts : (window, frame)
         Whether a shot begins with the frame.
     folds : (window,)

@@ -132,12 +132,15 @@ def invert(
     Parameters
     ----------
     features : Kernel
+        Weighs the steps of a window in its volumes, see `Kernel`.
     spelled : (target, step, feature)
         Features of a window's steps, linear in its targets.
     x : (volume, feature)
         Responses to the film.
     parts : (volume, component)
+        Components of the volumes, which are fitted to `x`.
     timing : Timing
+        When a window's volumes were acquired, and how long a window lasts.
     prior : (target, target)
         Covariance of the targets.
     penalty : float

@@ -30,7 +30,9 @@ class ClipTargets:
     Attributes
     ----------
     latents : (clip, channel, latent frame, row, column)
+        What a codec encodes each clip to.
     structure : (clip, 6, latent frame - 1, row, column)
+        Its structure tensor, see `train.closed_form.structure.structure`.
     """
 
     latents: Any

@@ -48,7 +48,9 @@ def clip_vectors(weights: Mapping[str, Reals], clips: NDArray[np.uint8], stride:
     weights : mapping
         See `weights_of`.
     clips : uint8, (clip, frame, row, column, 3)
+        Clips of any size.
     stride : int
+        From one frame that is embedded to the next, frames; the first one is embedded.
     """
     frames = clips[:, ::stride]
     flat = frames.reshape(-1, *frames.shape[2:])

@@ -19,9 +19,11 @@ def fit_lda(
     Parameters
     ----------
     x : (window, voxel)
+        Volumes of the training windows.
     y : (window,) int
         Class of each window.
     classes : int
+        Number of classes; `y` counts them from 0 on.
     shrinkages : list of float
         In (0, 1].
 
@@ -56,9 +58,11 @@ def relevance(x: Matrix, y: NDArray[np.int64], classes: int) -> Matrix:
     Parameters
     ----------
     x : (window, voxel)
+        Volumes of the training windows.
     y : (window,) int
         Class of each window.
     classes : int
+        Number of classes; `y` counts them from 0 on.
     """
     means = np.stack([x[y == c].mean(0) for c in range(classes)])
     around = ((x - means[y]) ** 2).sum(0) / (len(x) - classes)

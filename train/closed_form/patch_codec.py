@@ -179,6 +179,7 @@ def encode_scaled(codec: Mapping[str, NDArray[Any]], clips: NDArray[np.uint8]) -
     codec : mapping
         ``codec_mean``, ``codec_basis``, ``scale``; see `train.parts.codecs.fitted_patch.fit_codec`.
     clips : uint8, (clip, frame, row, column, 3)
+        Clips whose rows and columns are multiples of 8.
     """
     return encode(scaled_codec(codec), clips)
 

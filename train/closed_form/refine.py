@@ -72,6 +72,7 @@ def refine(net: Arrays, led: Mapping[str, NDArray[Any]], shot_cues: Shots, route
     shot_cues : Shots
         Ignored by a route without EEG.
     route : str
+        The modalities that are read, one of `ROUTES`.
 
     Returns
     -------

@@ -53,6 +53,7 @@ def fit_ridge(
     groups : sequence of (window, feature)
         One or two groups.
     y : (window, target)
+        Targets of each window, whose mean is taken off.
     shares : sequence of float
         Candidate weights of the first of two groups; the second has the rest.
     folds : (window,), optional

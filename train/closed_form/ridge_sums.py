@@ -24,9 +24,13 @@ class Sums:
     count : int
         Number of windows.
     x : (feature,)
+        Sum of the features.
     y : (target,)
+        Sum of the targets.
     xx : (feature, feature)
+        Sum of the products of two features.
     xy : (feature, target)
+        Sum of the products of a feature and a target.
     yy : (target,)
         Squares alone.
     """
@@ -110,7 +114,9 @@ def sums_of(x: NDArray[np.floating], y: NDArray[np.floating]) -> Sums:
     Parameters
     ----------
     x : (window, feature)
+        Features of the windows.
     y : (window, target)
+        Targets of the same windows.
     """
     wide = x.astype(np.float64)
     targets = y.astype(np.float64)

@@ -38,6 +38,7 @@ class Components:
     Attributes
     ----------
     mean : (value,)
+        Mean of the values, which is taken off first.
     basis : (component, value)
         Orthonormal.
     spread : (component,)
@@ -133,6 +134,7 @@ class Layer:
     Attributes
     ----------
     mean : (input,)
+        Mean of the inputs of the windows that taught it.
     map : (input, component)
         For centred inputs.
     offset : (component,)

@@ -31,6 +31,7 @@ def structure(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float3
     Parameters
     ----------
     clips : uint8, (clip, turn n + 1, row, column, 3)
+        Clips of n + 1 latent frames, whose rows and columns are multiples of 8.
     turn : int
         Frames of each latent frame but the first.
 

@@ -26,6 +26,7 @@ class TrialClips:
     Attributes
     ----------
     clips : uint8, (window, frame, row, column, 3)
+        The clip that was drawn for each window.
     doubt : (window, feature)
         Features that tell how sure the system is of each clip, such as the entropies of its probabilities.
     """

@@ -56,7 +56,6 @@ def described(folder: Path, options: dict[str, str]) -> dict[str, Any]:
 
     Parameters
     ----------
-    folder : Path
     options : dict
         The ``key=value`` arguments of the command.
 

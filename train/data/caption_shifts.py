@@ -125,6 +125,7 @@ def caption_shift(data: DataSet, targets: Path) -> CaptionShift:
     Parameters
     ----------
     data : DataSet
+        Says when each clip was shown. Its arrays are not read.
     targets : Path
         Where `train.targets` has put ``image`` and ``text``.
 

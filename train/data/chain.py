@@ -36,6 +36,7 @@ def draft_manifest(
     Parameters
     ----------
     name : str
+        Name of the recipe, and of the bundle.
     grid, clip, eeg, fmri
         As in `rtdecode.bundle.Manifest`.
     **more
@@ -71,6 +72,7 @@ def unit_statistics(manifest: Manifest, fmri_mean: NDArray[Any] | None = None) -
     Parameters
     ----------
     manifest : Manifest
+        Says how many channels and voxels there are.
     fmri_mean : (voxel,), optional
         Resting level that each run starts from.
     """
@@ -112,9 +114,11 @@ def windows(
     Parameters
     ----------
     bundle : Bundle
+        Says how windows are cut and signals normalised.
     items : iterable
         What was received, in order of arrival.
     montage : Montage or None
+        Channels of the recording's EEG; None without EEG.
     modalities : list of str, optional
         The sources to use. All of the bundle's by default.
     seconds : float, optional

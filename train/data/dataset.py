@@ -29,6 +29,7 @@ class WindowTable:
     Attributes
     ----------
     subject : str
+        Who watched, such as ``sub-01``.
     run : str
         Windows of one subject and run were recorded without a break. Splits never divide a run.
     shown : str
@@ -82,6 +83,7 @@ class Acquired:
     level : float32, (voxel,) or None
         Where it starts, if the data set has differences from it; None where volumes are as they came.
     eeg : EegInput or None
+        The EEG that a bundle reads; None without EEG.
     """
 
     head: Projection
@@ -101,8 +103,11 @@ class DataSet(Protocol):
         Name of the study that was released; "" for data of one's own. Layouts of one study have the same one,
         and the same names of what was shown.
     folder : Path
+        Where the data lie.
     windows : WindowTable
+        What is known of each window; its rows are those that are read.
     columns : sequence of str
+        What can be read of every window, see `read`.
     window_s : float
         Length of a window's stimulus, s.
     lag_s : float

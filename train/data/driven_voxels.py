@@ -22,7 +22,9 @@ def driven_voxels(
     Parameters
     ----------
     clips : sequence of uint8, (frame, row, column, 3)
+        The clip of each window.
     fmri : (window, slot, voxel)
+        Volumes of the windows, of all voxels to choose from.
     folds : (window,)
         From 0 on. Windows of one number are left out together.
     count : int

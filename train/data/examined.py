@@ -70,7 +70,6 @@ def examined(
 
     Parameters
     ----------
-    data : DataSet
     split : Split or None
         None where nothing is tested.
     statistics : mapping

@@ -77,6 +77,7 @@ def cuts_at(
     starts : (clip,)
         Film times, s.
     clip : ClipGeometry
+        Geometry of the clips, of which the frame rate counts.
     length : int
         As in `clips_at`.
     """

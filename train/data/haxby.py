@@ -82,6 +82,7 @@ def load(place: Path, number: int, bold: str = "bold_1slice.nii.gz") -> BoldRun:
     place : Path
         Folder that holds ``run001``, ``run002``, ...
     number : int
+        Number of the run: 1 for ``run001``.
     bold : str
         Name of the 4-D series in the run's folder.
     """

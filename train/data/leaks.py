@@ -58,6 +58,7 @@ class Leak:
     Attributes
     ----------
     kind : str
+        What is wrong, such as ``same subject twice``; one of `Kind`.
     names : tuple of str
         The windows, clips, subjects or files that are concerned.
     says : str
@@ -87,8 +88,8 @@ def find_leaks(
 
     Parameters
     ----------
-    data : DataSet
     split : Split
+        Rows that train, validate and test.
     statistics : mapping, optional
         Subject -> the statistics that signals are standardised by.
     near : sequence of Pair
@@ -176,7 +177,6 @@ def copies(data: DataSet, split: Split | None = None) -> list[Leak]:
 
     Parameters
     ----------
-    data : DataSet
     split : Split, optional
         Without one, subjects alone are compared.
     """

@@ -27,6 +27,7 @@ class LookAhead:
     Attributes
     ----------
     of : DataSet
+        The data set as it is, without looking ahead.
     rows : int64, (window,)
         Its windows that are followed by enough others.
     following : int64, (window, window after)
@@ -34,6 +35,7 @@ class LookAhead:
     volumes : int
         Number of volumes of a window itself.
     after : int
+        Number of volumes that a window reads after its own.
     """
 
     of: DataSet

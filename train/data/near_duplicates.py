@@ -105,6 +105,7 @@ def alike(clips: NDArray[np.uint64], references: NDArray[np.uint64], bits: int =
     clips, references : (clip, frame)
         Hashes of both.
     bits : int
+        By how many bits the hashes of frames that look alike may differ.
     """
     similar = [_distances(clip, references) <= bits for clip in clips]
     return np.array(similar, np.bool_).reshape(-1, len(references))

@@ -93,6 +93,7 @@ def read_values(key: str, value: Any, participants: Sequence[FolderSubject], def
     value : str or any other
         See the module. What is no text, and a text without a colon, is for everybody.
     participants : sequence of FolderSubject
+        Those who are asked for; each gets one value.
     default : any
         For those of whom nothing is said.
 

@@ -34,6 +34,7 @@ class Eeg:
     data : float32, (window, channel, sample)
         Filtered EEG in microvolts; holes are zero.
     mask : bool, (window, sample)
+        False where a sample lies in a hole.
     """
 
     data: Reals
@@ -85,7 +86,9 @@ class Recorded:
     Attributes
     ----------
     eeg : Eeg or None
+        EEG of the windows; None where it is not read.
     fmri : Fmri or None
+        Volumes of the windows; None where they are not read.
     film : int64, (window,)
         Number of the recording, and so of its film.
     start_s : (window,)
@@ -134,6 +137,7 @@ def read_recordings(
     Parameters
     ----------
     recordings : sequence of Recording
+        Recordings of one participant, each with one film.
     lengths : sequence of float
         Length of the film that each of them saw, s.
     names : sequence of str

@@ -51,6 +51,7 @@ class RecordedShowing:
     source : str
         The film, by the beginning of its digest.
     recording : Path
+        Folder of the recording.
     run : int
         Number of the run in the recording.
     path : Path
@@ -211,9 +212,11 @@ def stretches(
     Parameters
     ----------
     recording : Recording
+        The recording that is searched.
     number : int
         Its number among those that are trained on, from 1 on; it names the stages.
     film : Path
+        File of the film.
     source : str
         See `RecordedShowing`.
     head, level, draft

@@ -54,6 +54,7 @@ def segments(windows: WindowTable, rows: Rows) -> list[Segment]:
     Parameters
     ----------
     windows : WindowTable
+        Table of the data set, whose rows `rows` are looked at.
     rows : (window,)
         Those that teach.
 
@@ -128,6 +129,7 @@ def reproducibility(fmri: WindowArray, repeated: Sequence[Segment]) -> Matrix:
     Parameters
     ----------
     fmri : (window, slot, voxel)
+        Volumes of the windows, in the order in which `segments` got them.
     repeated : sequence of Segment
         Three or more, as `segments` finds them.
     """

@@ -67,6 +67,7 @@ class SetRun:
     Attributes
     ----------
     of : SetWindows
+        The opened data set that the run is of.
     trials : sequence of (row,)
         Rows of the table whose signals are averaged to one window.
     """
@@ -127,6 +128,7 @@ class SetWindows:
     data : DataSet
         Of one subject.
     split : Split
+        Rows that teach, validate and test.
     voxels : int64, (voxel,)
         The voxels of the release that may be read: those of the region.
     max_voxels : int
@@ -322,6 +324,7 @@ class SetWindows:
         Parameters
         ----------
         trials : sequence of (row,)
+            Rows of the table that make each trial.
         stats : mapping
             Without any for the EEG, it is not read.
         voxels : (voxel,) or None

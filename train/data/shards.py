@@ -37,7 +37,9 @@ class Shards:
     Attributes
     ----------
     shape : tuple of int
+        Shape of the whole array, with the rows of all files.
     dtype : numpy.dtype
+        Type of the numbers in every file.
 
     Raises
     ------

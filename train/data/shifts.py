@@ -49,7 +49,9 @@ class Shift:
     Attributes
     ----------
     subject : str
+        Whose signals they are.
     column : str
+        Which signals: ``eeg`` or ``fmri``.
     windows : int
         How many windows it rests on; 0 where nothing could be fitted.
     lag : int

@@ -51,8 +51,11 @@ class RunSignals:
     Attributes
     ----------
     subject, run, column : str
+        Whose run it is, and which signals of it: ``eeg`` or ``fmri``.
     rows : (window,)
+        Rows of the run's windows in the table.
     moments : Moments
+        Mean and spread of each voxel or channel in the run.
     independent : float
         Number of independent voxels, by the spread of the eigenvalues of their correlations; 0 for other
         columns.

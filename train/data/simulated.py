@@ -175,6 +175,7 @@ class SimulatedSessions:
     Attributes
     ----------
     who : Participant
+        The simulated participant who watches.
     grid, band, baseline
         Grid of the windows, EEG filter, and how the resting level of the volumes is followed.
     sessions, free, held : str

@@ -27,6 +27,7 @@ class Split:
     Attributes
     ----------
     train, validation, test : ndarray
+        Rows to train on, to choose by, and to test on.
     left_out : ndarray
         Windows of other runs that show what is shown in the test, or in the validation.
     """
@@ -43,6 +44,7 @@ def released(windows: WindowTable, validation: int | Sequence[str] = 0) -> Split
     Parameters
     ----------
     windows : WindowTable
+        The windows that are divided.
     validation : int or sequence of str
         The last so many training runs of each subject, or the names of runs.
 
@@ -65,6 +67,7 @@ def by_runs(windows: WindowTable, test: Sequence[str], validation: int | Sequenc
     Parameters
     ----------
     windows : WindowTable
+        The windows that are divided.
     test : sequence of str
         Runs, such as ``run-19`` for all subjects or ``sub-0001/run-19`` for one.
     validation : int or sequence of str
@@ -84,7 +87,9 @@ def trials(windows: WindowTable, rows: Rows, repeats: Repeats = "single") -> lis
     Parameters
     ----------
     windows : WindowTable
+        Says whose each row is, and what it showed.
     rows : (row,)
+        Rows of the windows that are grouped.
     repeats : str
         ``averaged`` puts all showings of the same to one subject together. No session can do so, and a figure
         found this way says so.

@@ -66,6 +66,7 @@ class Statistics:
     Attributes
     ----------
     subject : str
+        Whose windows they are.
     windows : tuple of str
         Names of the windows that they rest on (`WindowTable.names`), sorted.
     mean, deviation : mapping
@@ -100,7 +101,6 @@ def statistics(data: DataSet, rows: Rows, columns: Sequence[Column] = SIGNALS) -
 
     Parameters
     ----------
-    data : DataSet
     rows : (window,)
         The training windows, of any number of subjects.
     columns : sequence of str

@@ -42,6 +42,7 @@ class StoredSignals:
     Attributes
     ----------
     of : DataSet
+        The data set as it is; columns that are not stored are read from it.
     signals : mapping
         Column -> all of its windows, in the order of the table.
     """
@@ -87,6 +88,7 @@ def store(data: DataSet, columns: Sequence[Column], folder: Path) -> StoredSigna
     columns : sequence of str
         Its signals, ``fmri`` and ``eeg``.
     folder : Path
+        Where the shards are kept, in a folder named by their digest.
 
     Raises
     ------

@@ -147,7 +147,9 @@ def compute(
         It must have clips. Captions are its own, unless a target named ``captions`` comes before those that
         read them.
     targets : sequence of Target
+        What is computed, in this order.
     out : Path
+        Folder that gets a folder for each target.
     lot : int
         Number of titles in a file.
     stored : str
@@ -203,6 +205,7 @@ def read(out: Path, name: str) -> Cached:
     Parameters
     ----------
     out : Path
+        Folder that `compute` wrote to.
     name : str
         Such as ``image``.
 

@@ -31,6 +31,7 @@ class Taught:
     stats : dict
         Arrays of the bundle's ``stats.npz``.
     projection : Projection
+        How the voxels that a bundle reads are taken from the scanner's volumes.
     """
 
     signals: Mapping[str, WindowArray]

@@ -84,7 +84,9 @@ class ShardedEeg:
     rows : (window,)
         Windows that are read, by their place in the shards.
     samples : int
+        Number of samples that each window is brought to.
     mean, scale : float32, (channel,)
+        What is taken off the channels, and what they are divided by then.
     """
 
     shards: Shards

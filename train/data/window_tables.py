@@ -28,9 +28,13 @@ def of_run(
     Parameters
     ----------
     subject, run : str
+        Whose run it is, and its name.
     titles : (window,)
+        Names of what was shown, `shown` of a `WindowTable`.
     start_s : (window,)
+        Starts of the windows on the run's time line, s.
     repeat : int or (window,)
+        How often the subject had seen each before; one number for all, or one for each.
     held_out : bool
         See `WindowTable`.
     """

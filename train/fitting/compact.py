@@ -46,11 +46,13 @@ class CompactFitter:
     Attributes
     ----------
     manifest : Manifest
+        Manifest of the bundle that is fitted.
     encoder : ModelProto
         The encoder's graph, as fitted to the participant before.
     weights : dict
         Its weights, see `train.fitting.encoder_graph.weights_of`.
     space : Space
+        The space of clips that the flow is told of.
     codec : train.closed_form.patch_codec.Codec
         Encodes clips to latents.
     pictures : train.closed_form.patch_codec.Codec

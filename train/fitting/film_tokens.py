@@ -59,6 +59,7 @@ class Tokenizing:
         Parameters
         ----------
         eeg : (window, channel, sample)
+            Normalised EEG of whole windows.
         """
         assert self.pooled is not None
         samples, tokens = self.pooled.shape
@@ -73,8 +74,11 @@ class FilmSteps:
     Attributes
     ----------
     mean : (step and feature,)
+        Mean of the features of a window's steps.
     map : (step and feature, direction)
+        From features less their mean to places along the directions.
     axes : (direction, token and width)
+        Orthonormal directions in which films move the tokens most.
     """
 
     mean: Matrix
@@ -91,9 +95,11 @@ class FilmTokens:
     codec : train.closed_form.patch_codec.Codec
         Encodes clips.
     features : FilmFeatures
+        Reduces latents and structure tensors of clips to features of steps.
     sums : (feature, token) or None
         From features of a film, convolved with the haemodynamic response, to sums of voxels.
     steps : FilmSteps or None
+        From features of a window's steps to its tokens of EEG; None where EEG is not read.
     """
 
     codec: patch.Codec
@@ -158,7 +164,9 @@ def fit_film_tokens(
     Parameters
     ----------
     codec : train.closed_form.patch_codec.Codec
+        Encodes clips.
     showings : sequence of AnyShowing
+        What the participant watched in each session.
     eeg : sequence of (window, channel, sample)
         Normalised EEG of the windows of each session; none where it is not read.
     reads : Tokenizing

@@ -42,9 +42,11 @@ class Screenings:
     films : list of uint8 (frame, row, column, 3)
         Films at the clip's size and rate.
     names : list of str
+        File names of the films.
     digests : list of str
         Digests of the films' files, which say which film it was without naming it.
     events : list of Path or None
+        Tables of the films' shots; None where a film has none.
     """
 
     films: list[Frames]
@@ -149,6 +151,7 @@ class Fitter(Protocol):
         Parameters
         ----------
         fitted : Fitted
+            What `fit` returned.
         windows : dict
             The golden windows: signals, masks, states and noise by their names.
 
@@ -172,7 +175,9 @@ def identified(points: Matrix, recorded: Recorded, story: Story) -> Matrix:
     points : (window, target)
         Held-out predictions.
     recorded : Recorded
+        Says which film each window saw, and when.
     story : Story
+        Holds the true points of the windows.
     """
     size = len(story.scale)
     predicted, true = (p[:, :size] * story.scale for p in (points, story.targets))

@@ -67,6 +67,7 @@ class FilmStory(Story):
     Attributes
     ----------
     features : Kernel
+        Weighs the film's steps in volumes, by the haemodynamic response.
     spelled : (target, step, feature)
         Features of a window by its targets, see `train.closed_form.encoding.invert`.
     series : list of (step, feature)
@@ -148,8 +149,11 @@ def fit(recorded: Recorded, story: FilmStory, sizes: Sizes, refined: Refined) ->
     Parameters
     ----------
     recorded : Recorded
+        The participant's signals, by window.
     story : FilmStory
+        What the film showed in the same windows.
     sizes : Sizes
+        Numbers of voxels and components that the encoder has room for.
     refined : callable
         The perceptron of the decoder.
     """
@@ -288,7 +292,9 @@ def join(held_out: list[Matrix], targets: Matrix) -> list[Matrix]:
     Parameters
     ----------
     held_out : list of (window, target)
+        Held-out predictions of the targets, one array for each modality.
     targets : (window, target)
+        The truth.
 
     Returns
     -------

@@ -51,6 +51,7 @@ class LayerFit(Fitted):
     Attributes
     ----------
     layer : Layer
+        Reads the newcomer's volumes into the shared space.
     """
 
     layer: Layer
@@ -63,12 +64,15 @@ class SharedSpaceFitter:
     Attributes
     ----------
     base : Bundle
+        The bundle that gets the newcomer.
     encoder : ModelProto
         The encoder of the participant whom the bundle reads by default.
     graph : Graph
         It, to be run.
     space : SharedSpace
+        The space that all participants of the bundle share.
     codec : train.closed_form.patch_codec.Codec
+        Encodes clips to latents.
     frame_net : dict
         See `train.closed_form.frame_vectors.weights_of`; empty where the space needs none.
     kind : str

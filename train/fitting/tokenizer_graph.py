@@ -55,6 +55,7 @@ def replaced(
     Parameters
     ----------
     model : ModelProto
+        The encoder that is copied.
     weights : mapping
         ``shares`` and ``channels``, or one of them, see `Tokenizing`. They are rounded to the precision of
         those they replace.
@@ -102,6 +103,7 @@ def as_signals(reads: Tokenizing, tokens: Mapping[str, Matrix], electrodes: int)
     Parameters
     ----------
     reads : Tokenizing
+        The tokenizers that are to make the tokens.
     tokens : mapping
         ``fmri``: the sums of voxels, (window, volume, token), and ``eeg``: (window, token, width); or one.
     electrodes : int

@@ -82,7 +82,9 @@ class TokenizerSide:
     held_out : (volume, token) or (window, token, width)
         Like `TokenStory.tokens`, by fits that had not seen the volume or window.
     statistics : dict
+        The modality's arrays of ``stats.npz``, see `train.fitting.fitter.Fitted`.
     voxels : (voxel,) or None
+        Voxels that are read, see `train.fitting.fitter.Fitted`; None for EEG.
     """
 
     weights: Matrix
@@ -119,6 +121,7 @@ class TokenizerFitter:
     Attributes
     ----------
     base : Bundle
+        The bundle that gets the newcomer.
     encoder : ModelProto
         The encoder as it is.
     graph : Graph
@@ -126,6 +129,7 @@ class TokenizerFitter:
     reads : Tokenizing
         Its tokenizers.
     film : FilmTokens
+        What the tokenizers give under a film, on average.
     kind : str
         See `train.fitting.fitter.Fitter`.
     """
@@ -358,9 +362,11 @@ def _with_totals(weights: Matrix, read: NDArray[np.floating], totals: Matrix) ->
     Parameters
     ----------
     weights : (voxel, token)
+        Weights as they were fitted.
     read : (volume, voxel)
         The volumes that were fitted.
     totals : (token,)
+        What the weights of each token summed to in the encoder as it is.
     """
     kernel = read @ read.T
     lifted = kernel + np.trace(kernel) / len(kernel) * np.eye(len(kernel))

@@ -37,7 +37,9 @@ def captions(
         A folder of transformers with its processor: a captioner such as BLIP, or a model that talks about
         pictures, whose processor has a chat template, such as Qwen-VL.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     prompt : str
         Words with which the caption begins, for a captioner; the question, for a model that talks.
     tokens : int

@@ -45,7 +45,9 @@ def image(
     folder : Path
         A folder of transformers, of the whole model or of its image tower, with ``preprocessor_config.json``.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     frames : int, optional
         Number of frames of each clip, spread evenly. All by default.
     crops : int
@@ -117,7 +119,9 @@ def text(
         caption, in the space of the frames. A text encoder alone (CLIP's, as in Stable Diffusion, or T5's, as
         in Wan and CogVideoX) gives a vector for each token.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     tokens : int, optional
         Length to which captions are padded and cut. The tokenizer's own by default.
     sentences : int, optional
@@ -196,7 +200,9 @@ def prompt(folder: Path, hardware: Hardware, *, licence: str, tokens: int | None
         Of T5 or UMT5 with its tokenizer, or ``text_encoder`` of a pipeline of Wan or Stable Diffusion, beside
         which ``tokenizer`` lies.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     tokens : int, optional
         Length to which captions are padded and cut. The tokenizer's own by default.
 
@@ -347,7 +353,9 @@ def action(folder: Path, hardware: Hardware, *, licence: str) -> Target:
         Of VideoMAE: a folder of transformers, with or without the head of a classifier, with
         ``preprocessor_config.json``. Of ViCLIP: its file (`train.targets.viclip`).
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
 
     Returns
     -------

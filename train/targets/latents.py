@@ -41,7 +41,9 @@ def latents(
         Of an ``AutoencoderKLWan``, ``AutoencoderKLCogVideoX`` or ``AutoencoderKL``, such as ``vae`` in a
         pipeline's folder.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     frames : int, optional
         Number of frames from each clip's start; 1 and a multiple of 4, of an ``AutoencoderKL`` any. All by
         default.
@@ -132,6 +134,7 @@ def posterior(pictures: Tensor, model: Any) -> tuple[Tensor, Tensor]:
     pictures : (frame, channel, row, column)
         In [-1, 1], in the precision and on the device of the model.
     model : AutoencoderKLWan, AutoencoderKLCogVideoX or AutoencoderKL
+        The autoencoder, as diffusers opens it.
 
     Returns
     -------
@@ -156,7 +159,9 @@ def check_clip(shape: Sequence[int], model: Any, key_prefix: str = "") -> None:
     Parameters
     ----------
     shape : (frame, channel, row, column)
+        Shape of the clip, in this order.
     model : AutoencoderKLWan, AutoencoderKLCogVideoX or AutoencoderKL
+        The autoencoder that is to encode it.
     key_prefix : str
         What stands before ``frames=`` and ``size=`` where the user gives them.
 

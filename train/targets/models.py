@@ -78,8 +78,11 @@ def files_of(folder: Path, form: Form, licence: str, processor_folder: Path | No
     Parameters
     ----------
     folder : Path
+        The model's folder, with ``config.json`` and weights.
     form : str
+        ``diffusers folder`` or ``transformers folder``.
     licence : str
+        Licence of the weights, as the user states it.
     processor_folder : Path, optional
         A second folder, with what prepares inputs where that lies elsewhere.
 

@@ -31,7 +31,9 @@ def transcripts(
     folder : Path
         A folder of transformers with its processor, such as Whisper (Radford et al. 2022, arXiv:2212.04356).
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the model's weights, as the user states it.
     language : str
         Of the speech, such as ``en``, for a model that knows several; the model finds it by default.
     tokens : int

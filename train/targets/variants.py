@@ -38,6 +38,7 @@ def changed_captions(captions: NDArray[np.str_], count: int) -> NDArray[np.str_]
     Parameters
     ----------
     captions : (title, frame)
+        A caption of each frame, or one of the whole clip.
     count : int
         So many changes of each.
 

@@ -51,7 +51,9 @@ def viclip(path: Path, hardware: Hardware, licence: str) -> Target:
     path : Path
         ``ViClip-InternVid-10M-FLT.pth``, or a file of the same names.
     hardware : Hardware
+        Where the model computes, and in which precision.
     licence : str
+        Licence of the weights, as the user states it.
 
     Returns
     -------
@@ -233,6 +235,7 @@ def prepared(clip: NDArray[np.uint8], sizes: Sizes) -> NDArray[np.float32]:
     clip : (frame, row, column, 3) uint8
         Red, green and blue.
     sizes : Sizes
+        Says how many frames the tower reads, and their rows and columns.
 
     Returns
     -------

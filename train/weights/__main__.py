@@ -35,7 +35,9 @@ def run(system: str, files: Sequence[Path], changes: Sequence[str]) -> Path:
     Parameters
     ----------
     system : str
+        Name of the system whose checkpoint it is: ``cinesync``.
     files : sequence of Path
+        The checkpoint's files.
     changes : sequence of str
         ``key=value``: ``licence``, ``out``, ``data`` and any argument of the system's recipe.
 

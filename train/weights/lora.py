@@ -69,8 +69,11 @@ class Factors:
     Attributes
     ----------
     down : (rank, in) or (rank, in, kernel ...)
+        The factor that reads the layer's input.
     up : (out, rank) or (out, rank, 1 ...)
+        The factor that gives what is added to its output.
     alpha : float
+        Strength of the adapter, which ``rank`` divides.
     bias : (out,) or None
         Added to the layer's bias, times ``alpha / rank`` too.
     """
@@ -97,6 +100,7 @@ class Lora:
     differences : dict
         Name of a parameter in the module -> what is added to it.
     source : Source
+        Files that the adapter was read from, and its licence.
     """
 
     layers: dict[str, Factors]

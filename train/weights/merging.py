@@ -15,8 +15,8 @@ def merge(module: nn.Module, lora: Lora, scale: float = 1.0) -> None:
 
     Parameters
     ----------
-    module : Module
     lora : Lora
+        What is added, by the module's names of layers and parameters.
     scale : float
         Everything that is added is multiplied by it.
 

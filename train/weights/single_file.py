@@ -64,6 +64,7 @@ def read(path: Path, network: str | None = None) -> dict[str, Tensor]:
     Parameters
     ----------
     path : Path
+        A ``.safetensors``, or a file of ``torch.save``.
     network : str, optional
         Which network of the file, if it holds several.
 

@@ -25,6 +25,7 @@ class Source:
         SHA-256, hexadecimal. Of one file it is the file's own; of several it is that of the lines
         ``NAME SHA-256`` in the order of the names.
     form : str
+        How the files hold the weights, such as ``safetensors``; one of `Form`.
     licence : str
         As the user stated it.
     """
@@ -52,7 +53,9 @@ def of_files(paths: Sequence[Path], form: Form, licence: str) -> Source:
     paths : sequence of Path
         Files of different names.
     form : str
+        See `Source`.
     licence : str
+        Licence of the weights, as the user states it.
 
     Raises
     ------

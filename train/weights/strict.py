@@ -17,6 +17,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], where: str, unused: Seq
     Parameters
     ----------
     module : Module
+        The module that is filled, in place.
     state : mapping
         Name in the module -> values.
     where : str

@@ -47,6 +47,7 @@ def renamed(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     module : Module
         What is to be filled.
     state : mapping
+        Name of a parameter, original or diffusers' -> values.
 
     Returns
     -------
@@ -69,6 +70,7 @@ def original_names(module: nn.Module) -> dict[str, str]:
     Parameters
     ----------
     module : Module
+        A model of diffusers.
 
     Returns
     -------

@@ -61,6 +61,7 @@ class Bids:
     Attributes
     ----------
     runs : sequence of BidsRun
+        The runs whose numbers are in `where`.
     where : int64, (window, 2)
         Number of the run, and of the window's first volume in it.
     films : sequence of Path
@@ -269,6 +270,7 @@ def opened(
     Parameters
     ----------
     folder : Path
+        Root of the BIDS folder.
     subjects : list of str, optional
         Such as ``sub-01``. All by default.
     lag_s : float

@@ -65,6 +65,7 @@ def check_caps(paths: Sequence[Path], channel_names: Sequence[str]) -> None:
     Parameters
     ----------
     paths : sequence of Path
+        EEG files of the runs.
     channel_names : sequence of str
         The channels that are read of all of them.
 
@@ -102,6 +103,7 @@ def eeg_windows(
     Parameters
     ----------
     path : Path
+        The EEG file of the run.
     channel_names : sequence of str
         Names of the channels, in the order of the result.
     starts_s : (window,)
@@ -111,6 +113,7 @@ def eeg_windows(
     sfreq : float
         Sampling rate of the windows, Hz.
     band : EegBand
+        Pass band that the EEG is filtered to.
     trigger : str
         Text of a volume trigger.
     dummies : int

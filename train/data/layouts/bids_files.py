@@ -35,6 +35,7 @@ class ShownFilm:
         On the run's time line, which begins with its first volume, s. The duration is None where the events
         do not say it.
     film : Path
+        File of the film.
     """
 
     onset_s: Fraction
@@ -53,11 +54,15 @@ class BidsRun:
     name : str
         Its other entities, such as ``ses-01_task-film_run-1``.
     task : str
+        Value of the entity ``task``; "" without one.
     bold : Path
+        File of the volumes.
     sidecar : dict
         What the sidecars of the volumes say.
     events : Path or None
+        Table of the run's events, if there is one.
     eeg : Path or None
+        File of the EEG, if there is one.
     """
 
     subject: str
@@ -75,6 +80,7 @@ def bids_runs(folder: Path, *, prepared: bool = False, space: str = "") -> list[
     Parameters
     ----------
     folder : Path
+        Root of the BIDS folder.
     prepared : bool
         Whether the volumes that fMRIPrep prepared are taken, from ``derivatives/fmriprep``.
     space : str

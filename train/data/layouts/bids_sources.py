@@ -17,11 +17,13 @@ class BidsSources:
     Attributes
     ----------
     bold : Path
+        File of the volumes.
     eeg, events, markers, film : Path or None
         `markers` is the table of events beside the EEG, which counts from its first sample.
     sidecar : mapping
         What the sidecars of the volumes say.
     tr_s : float
+        Time between volumes, s.
     film_at_s : float or None
         When the film began, s after the start of the first volume.
     """
@@ -44,6 +46,7 @@ def bids_sources(
     Parameters
     ----------
     folder : Path
+        Root of the BIDS folder.
     subject : str
         With or without ``sub-``.
     entities : mapping

@@ -34,6 +34,7 @@ class CutFilms:
     Attributes
     ----------
     windows : WindowTable
+        Table of the windows, in the order of `where`.
     where : int64, (window, 2)
         Number of the run, and of the window's first volume in it.
     films : sequence of Path
@@ -69,6 +70,7 @@ def cut_films(
     Parameters
     ----------
     folder : Path
+        Where the films lie; windows are named by a film's path in it.
     runs : sequence of BidsRun
         In the order in which they were recorded.
     shown_in : callable

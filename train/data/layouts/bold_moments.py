@@ -198,6 +198,7 @@ def opened(
     Parameters
     ----------
     folder : Path
+        Holds ``sub-01``, ``sub-02``, ... and, if there, ``stimuli``.
     subjects : list of str, optional
         Such as ``sub-01``. All by default.
     fps : float

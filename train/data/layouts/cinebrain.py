@@ -74,6 +74,7 @@ def opened(folder: Path, subjects: list[str] | None = None) -> CineBrain:
     Parameters
     ----------
     folder : Path
+        Holds ``sub-0001``, ``sub-0002``, ..., the videos and the captions.
     subjects : list of str, optional
         Such as ``sub-0001``, or the number alone. All that are there by default.
 

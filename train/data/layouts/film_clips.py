@@ -59,6 +59,7 @@ def film_clips(
     Parameters
     ----------
     path : Path
+        File of the film.
     starts_s : (clip,)
         Film times at which the clips begin, s.
     seconds : float

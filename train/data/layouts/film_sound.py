@@ -30,6 +30,7 @@ def has_sound(film: Film, name: object = None) -> bool:
     Parameters
     ----------
     film : path or binary file
+        Path of the film, or its file, opened to be read.
     name : optional
         What an error calls the film, where it is no path.
 
@@ -53,6 +54,7 @@ def film_sound(
     Parameters
     ----------
     film : path or binary file
+        Path of the film, or its file, opened to be read.
     starts_s : (clip,)
         Film times at which the clips begin, s.
     seconds : float

@@ -113,6 +113,7 @@ def opened(
     Parameters
     ----------
     folder : Path
+        Holds a folder for each subject, such as ``100610``.
     subjects : list of str, optional
         Such as ``100610``. All by default.
     window_s : float, optional

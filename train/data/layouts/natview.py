@@ -52,6 +52,7 @@ def opened(folder: Path, subjects: list[str] | None = None, options: Options | N
     Parameters
     ----------
     folder : Path
+        Root of the BIDS folder, with the films in ``stimuli``.
     subjects : list of str, optional
         Such as ``sub-01``. All by default.
     options : Options, optional

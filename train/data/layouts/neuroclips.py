@@ -121,6 +121,7 @@ def opened(folder: Path, subjects: list[str] | None = None) -> NeuroClips:
     Parameters
     ----------
     folder : Path
+        Holds ``subj01_train_fmri.pt`` and the other files.
     subjects : list of str, optional
         Such as ``subj01``. All by default.
 

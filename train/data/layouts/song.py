@@ -55,11 +55,13 @@ class _Film:
     Attributes
     ----------
     path : Path
+        The archive ``song_FILM.npz``.
     people : list of str
         In the order of the array.
     volumes, parcels, width : int
         Number of volumes of a run, of parcels, and of features.
     tr_s : float
+        Time between volumes, s.
     """
 
     path: Path
@@ -148,6 +150,7 @@ def opened(folder: Path, subjects: list[str] | None = None, *, window_s: float =
     Parameters
     ----------
     folder : Path
+        Holds the archives ``song_FILM.npz``.
     subjects : list of str, optional
         Such as ``sub-001``. All by default; those who lack a film are told in the notes.
     window_s : float

@@ -68,7 +68,6 @@ def mapped_npy(path: Path, axes: Sequence[str], kinds: str = "f") -> NDArray[Any
 
     Parameters
     ----------
-    path : Path
     axes : sequence of str
         Names of the axes that the array has to have.
     kinds : str
@@ -200,6 +199,7 @@ def pixels(values: NDArray[Any], top: float, path: Path) -> NDArray[np.uint8]:
     top : float
         The number that stands for white.
     path : Path
+        File that the values come from, for messages.
 
     Raises
     ------

@@ -45,6 +45,7 @@ class FeatureSet:
     Attributes
     ----------
     data : DataSet
+        It has fMRI and features of what was shown.
     leave_out : str
         See `FeatureRuns`.
     split : Split

@@ -112,7 +112,6 @@ def opened(
 
     Parameters
     ----------
-    folder : Path
     layout : str, optional
         Name of the layout (of `LAYOUTS`). It is recognised by default.
     subjects : list of str, optional

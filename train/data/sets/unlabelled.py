@@ -39,6 +39,7 @@ class Unlabelled:
     volumes : float32, (volume, voxel)
         Each the mean of a window, normalised by voxel and subject.
     layout : str
+        Name of the layout that the volumes were read from.
     subjects, left_out : int
         How many there are, and how many windows were left out because they are held out.
     """
@@ -160,7 +161,9 @@ def fitted(volumes: NDArray[np.float32], voxels: int, fit: str) -> NDArray[np.fl
     Parameters
     ----------
     volumes : (volume, voxel)
+        The volumes as they were read.
     voxels : int
+        Number of voxels of the result.
     fit : str
         ``wrap`` repeats them from the first on where they are fewer, and takes the first where they are more;
         ``parcels`` cuts the row into as many equal parts, and takes the mean of each.
