@@ -21,6 +21,7 @@ def digest(model: ModelProto) -> str:
     Parameters
     ----------
     model : ModelProto
+        The graph to hash.
 
     Returns
     -------

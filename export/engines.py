@@ -60,6 +60,7 @@ class EngineBuild:
     Attributes
     ----------
     engine : bytes
+        The serialised engine.
     flavour : str
         ``fused`` or ``decomposed``, see `rtdecode.bundle.BuiltEngine`.
     seconds : float
@@ -116,6 +117,7 @@ def add(
     Parameters
     ----------
     bundle : Bundle
+        The bundle whose stages engines are built for.
     out : Path, optional
         Folder to write; by default the bundle's own.
     capabilities : sequence of str

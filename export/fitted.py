@@ -53,13 +53,17 @@ def write(
     Parameters
     ----------
     base : Bundle
+        The bundle that was fitted, whose other contents are kept.
     fitter : Fitter
         The fitter of that bundle.
     fitted : Fitted
+        What the fit found for this participant.
     recorded : Recorded
+        What was recorded of the participant.
     changes : dict
         Fields of the manifest to be replaced.
     out : Path
+        Folder of the new bundle.
     name : str, optional
         What the participant is called among those of the base, who all stay.
 

@@ -71,6 +71,7 @@ def missing(model: ModelProto, kernels: Kernels | None = None) -> list[str]:
     Parameters
     ----------
     model : ModelProto
+        The graph to look through.
     kernels : mapping, optional
         By default those of the CUDA provider.
 

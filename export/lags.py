@@ -45,8 +45,11 @@ def sweep(console: Console, recorded: Recorded, story: Story, manifest: Manifest
     Parameters
     ----------
     console : Console
+        Where the curve is printed.
     recorded : Recorded
+        What was recorded of the participant.
     story : Story
+        What was shown in each window.
     manifest : Manifest
         The bundle's manifest, for its TR.
 
@@ -87,6 +90,7 @@ def lag_curve(recorded: Recorded, story: Story, lags: Matrix) -> Matrix:
     recorded : Recorded
         It must hold fMRI.
     story : Story
+        What was shown in each window.
     lags : (lag,)
         Seconds after a window's start at which its volumes begin.
 

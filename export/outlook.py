@@ -65,6 +65,7 @@ def need_of(weights: LargeWeights, run_bytes: int, precision: str) -> Need:
     Parameters
     ----------
     weights : LargeWeights
+        How many numbers the system's published weights are.
     run_bytes : int
         Of the run's own weights, in half precision.
     precision : str
@@ -137,6 +138,7 @@ class Outlook:
     Parameters
     ----------
     stages : iterable of Stage
+        The stages to be exported; those that are traced count.
     latent_frames : int
         Of a clip.
     windows, steps : int
@@ -194,6 +196,7 @@ class StageWork:
     Attributes
     ----------
     flop : int
+        Floating-point operations.
     operations : int
         Number of torch's operations.
     """

@@ -101,6 +101,7 @@ def condition(stages: list[Stage], windows: Mapping[str, Array]) -> Arrays:
     Parameters
     ----------
     stages : list of Stage
+        The stages of the bundle, of which ``encode`` is looked for.
     windows : mapping
         The golden windows, as `expected` returns them.
 

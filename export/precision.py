@@ -49,6 +49,7 @@ def converted(
     Parameters
     ----------
     model : ModelProto
+        A graph in single precision.
     precision : str
         ``fp32``, ``fp16``, ``bf16`` or ``int8``.
     clock : collection of str
@@ -185,6 +186,7 @@ class _Lowering:
     model : ModelProto
         Its initialisers are added to.
     precision : str
+        The lower precision: ``fp16`` or ``bf16``.
     """
 
     def __init__(self, model: ModelProto, precision: str) -> None:

@@ -217,7 +217,9 @@ class _Asked:
     Attributes
     ----------
     target : str
+        A key of `TARGETS`.
     precision : str
+        Precision of the graphs: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
     steps : int or None
         Default number of denoising steps; None for the run's own number.
     place : Path or None
@@ -446,6 +448,7 @@ def graphs_of(
     Parameters
     ----------
     stages : iterable of Stage
+        What to make graphs of.
     flavour : str
         ``fused`` or ``decomposed``: how attentions stand in graphs that are traced. A graph that its system
         writes stays as it is.
@@ -586,6 +589,7 @@ def wired(
     Parameters
     ----------
     manifest : Manifest
+        The manifest, whose stages are replaced.
     graphs : dict
         Stage -> graph.
     bindings : mapping, optional

@@ -47,6 +47,7 @@ def narrowed(model: ModelProto, state_ports: Collection[str], *, limited: bool) 
     Parameters
     ----------
     model : ModelProto
+        The graph, which is changed.
     state_ports : collection of str
         The ports. Those of another type, whole numbers for one, are left alone.
     limited : bool

@@ -55,6 +55,7 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | Non
     Parameters
     ----------
     stage : Traced
+        The stage to trace.
     flavour : str
         ``fused`` or ``decomposed``, see `OPSETS`.
     cuda : bool

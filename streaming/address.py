@@ -33,6 +33,7 @@ class Address:
     Attributes
     ----------
     host : str
+        Name or IP address to listen on.
     port : int
         0 takes any free port.
     token : str

@@ -30,6 +30,7 @@ def gather(source: FolderSource, count: int, wait: float, console: Console) -> l
     Parameters
     ----------
     source : FolderSource
+        The export folder, of whose runs one is chosen.
     count : int
         Number of volumes wanted.
     wait : float

@@ -38,7 +38,9 @@ class Region:
     Attributes
     ----------
     labels : int32, (i, j, k)
+        Number of the region that each voxel belongs to; 0 outside.
     affine : (4, 4)
+        Voxel indices to scanner RAS+, mm.
     digest : str
         SHA-256 of the file, first 16 hexadecimal digits.
     """
@@ -113,6 +115,7 @@ def nearest(
     into : (4, 4)
         Maps positions to voxel indices.
     points : (3, point)
+        Positions, in the units that `into` takes.
     shape : tuple of int
         Shape of the grid.
 
@@ -144,6 +147,7 @@ def choose(
     Parameters
     ----------
     region : Region
+        The regions to be read, on their own grid.
     path : Path
         The region's file, for messages.
     brain, affine

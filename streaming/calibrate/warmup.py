@@ -80,10 +80,12 @@ class Warmup:
     Attributes
     ----------
     features : float32, (volume, feature)
+        Each volume's features, before normalisation.
     mean, scale : float32, (feature,)
         The scale is the standard deviation about a line, drawn towards the region's typical share of the
         mean.
     tsnr : float32, (feature,)
+        Mean over standard deviation about a line; 0 for fewer than three volumes.
     drift : float32, (feature,)
         Slope, percent of the mean per minute; NaN without a TR.
     outside : int
@@ -106,6 +108,7 @@ def align(volumes: Sequence[Volume], track: Track) -> Aligned:
     Parameters
     ----------
     volumes : sequence of Volume
+        Those of one run, in order.
     track : callable
         Wraps volumes and a word into an iterable that shows progress.
 

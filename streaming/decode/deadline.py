@@ -24,6 +24,7 @@ class Job:
     Attributes
     ----------
     window : Window
+        What is to be decoded.
     clip : int
         Number of its clip in the session.
     costs : dict
@@ -88,6 +89,7 @@ def time_left(job: Job, now_at: float, patience: float, waiting: int = 1) -> flo
     Parameters
     ----------
     job : Job
+        The window that is decoded next.
     now_at : float
         Local clock, s.
     patience : float

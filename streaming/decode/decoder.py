@@ -48,12 +48,15 @@ class Decoded:
     Attributes
     ----------
     clip : Clip
+        The frames, and what else was decoded.
     started_at, encoded_at : float
+        When decoding began, and when ``encode`` was done.
     denoised_at : float
         When the first latent frames were clean; all of them, unless they are denoised in chunks.
     first_frame_at : float
         When the frames of the first turn were handed over.
     last_frame_at : float
+        When the frames of the last turn were handed over.
     denoising_s : float
         Time that denoising took, over all chunks.
     condition : float32, (value,), or None
@@ -105,8 +108,11 @@ class Decoding:
     Parameters
     ----------
     bundle : Bundle
+        Its manifest says what the graphs' outputs mean.
     window : Window
+        The window that is decoded.
     opened : Pass
+        The window's pass through the graphs.
     now : callable
         Reads the local clock.
     steps : int
@@ -269,6 +275,7 @@ class SharedDecoder:
     Parameters
     ----------
     bundle : Bundle
+        Its graphs are loaded, and its golden window is decoded.
     now : callable
         Reads the local clock.
     loaded : Engine, optional
@@ -277,7 +284,9 @@ class SharedDecoder:
     Attributes
     ----------
     bundle : Bundle
+        As given.
     engine : Engine
+        What runs the bundle's graphs.
     steps : int
         Denoising steps of a clip by default; 0 for a bundle that decodes in closed form.
     detail : float or None
@@ -332,6 +341,7 @@ class SharedDecoder:
         Parameters
         ----------
         window : Window
+            The window to decode.
         steps : int, optional
             Denoising steps; by default the bundle's.
         states : dict, optional
@@ -406,6 +416,7 @@ class Decoder:
     Parameters
     ----------
     bundle : Bundle
+        What decodes the windows.
     now : callable
         Reads the local clock.
     carry : bool
@@ -498,6 +509,7 @@ class Decoder:
         Parameters
         ----------
         window : Window
+            The window to decode.
         steps : int, optional
             Denoising steps; by default the bundle's.
         detail : float, optional

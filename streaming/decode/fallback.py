@@ -77,6 +77,7 @@ class FallbackDecoder:
     Parameters
     ----------
     elsewhere : Elsewhere
+        The decoder that is asked first.
     bundle : Bundle
         The session's.
     fallback : Bundle
@@ -319,6 +320,7 @@ def check_fallback(bundle: Bundle, fallback: Bundle) -> None:
     bundle : Bundle
         The session's, by which windows are cut and normalised.
     fallback : Bundle
+        The bundle that is to decode here.
 
     Raises
     ------

@@ -56,11 +56,13 @@ class Request:
     Attributes
     ----------
     session : str
+        Name of the session.
     number : int
         Its number in the session, by which finals and refined windows keep their order.
     run, index : int
         Of the window.
     revision : str
+        ``preview``, ``final`` or ``refined``.
     deadline : float
         When its clip is due, s; infinite without a deadline.
     steps : int
@@ -327,6 +329,7 @@ class Scheduler:
         request : Request
             As `take` gave it.
         now_at : float
+            Local clock, s.
         cost : Cost or None
             What it cost; None if it gave no clip.
         steps : int

@@ -25,6 +25,7 @@ class Marker:
     stamp : float
         On the clock of the samples, s.
     label : str
+        Its text.
     origin : str
         The stream, channel or file that it comes from.
     """
@@ -41,6 +42,7 @@ class EegFile:
     Attributes
     ----------
     montage : Montage
+        Its channels, sampling rate and reference.
     blocks : callable
         Yields data, (channel, sample) microvolts, and stamps, (sample,) s, block by block.
     first_at, last_at : float

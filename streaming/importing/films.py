@@ -29,9 +29,11 @@ class Showing:
     Attributes
     ----------
     film : Path or None
+        The film's file; None where events alone are known.
     onset_s : float
         When the film began, s after the start of the first volume.
     fps : float
+        Frames per second of the film; 0 without one.
     frames : int
         Number of frames in the film.
     events : list of dict
@@ -90,6 +92,7 @@ def read_showing(
         When the film began: seconds after the start of the first volume, or the text of a marker. By default
         the onset of the only event that names a film, or 0.
     markers : sequence of Marker
+        Markers of the EEG file, among which `film_at` may name one.
     begins_at, rate : float
         As in `Showing`, of the first volume of the file.
     lead_s : float

@@ -47,6 +47,7 @@ class TriggerRun:
     Attributes
     ----------
     origin, label : str
+        Those of its markers, see `Marker`.
     stamps : (trigger,)
         s.
     index : (trigger,) int
@@ -86,7 +87,9 @@ class Placed:
     tr_s, local_tr_s : float
         TR by the scanner's clock, and by that of the EEG.
     triggers : list of Trigger
+        The triggers of the run that was chosen, by the clock of the EEG.
     notes : list of str
+        What was found and left out, one sentence each.
     """
 
     begins_at: float
@@ -109,7 +112,9 @@ def place(
     Parameters
     ----------
     markers : sequence of Marker
+        Markers of the EEG file, in order.
     run : VolumeRun
+        The volumes whose triggers are looked for.
     label : str, optional
         Text of the volume trigger; by default the markers that come once a TR.
     trigger_run : int, optional

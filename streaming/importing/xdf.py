@@ -70,6 +70,7 @@ def read_xdf(
     Parameters
     ----------
     path : Path
+        The XDF file.
     stream : str, optional
         Name of the EEG stream, or its number in the file. By default the only one of type EEG.
     markers : str, optional

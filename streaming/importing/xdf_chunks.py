@@ -59,10 +59,13 @@ class Numbers:
     Attributes
     ----------
     channels : int
+        Number of values in a sample.
     dtype : str
+        How values are stored, in numpy's notation.
     step_s : float
         From a sample to the next one that has no stamp of its own, s.
     values : list of (sample, channel)
+        The samples of each chunk.
     stamps : list of (sample,)
         On the clock of the stream, s.
     places : list of int
@@ -70,6 +73,7 @@ class Numbers:
     bounds : list of (int, int)
         First sample of each chunk, and the first one behind it.
     count : int
+        Number of samples so far.
     last : float
         Stamp of the newest sample, s.
     """
@@ -200,7 +204,9 @@ def thinned(
     path : Path
         Of the file, for messages.
     file : binary file
+        The same file, open for reading.
     listed : list of Chunk
+        Its chunks in order, as `chunks` gives them.
     complete : dict of set of int
         Stream -> chunks that are copied whole, by their number in the stream.
 

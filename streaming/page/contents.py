@@ -22,6 +22,7 @@ class ShownClip:
     numbers : list of (str, str)
         What is known of it, by name.
     age_s : float
+        Time since the page learned of it, s.
     stale : bool
         Whether it is too old to show the present.
     """
@@ -50,9 +51,11 @@ class View:
     banner : str
         ``SIMULATED PARTICIPANT`` where it is one, or what the bundle says of all that it shows.
     lamps : list of Finding
+        What each lamp shows, in order.
     alarm : bool
         Whether a lamp is red and nobody has acknowledged it.
     clip : ShownClip or None
+        The newest clip; None while there is none to show.
     ledger, line, motion : str
         Drawings (SVG).
     displaced : str

@@ -62,6 +62,7 @@ def time_line(
     span_s : tuple of float
         Beginning and end of what is shown, s.
     windows : sequence of (start, stop, colour)
+        Times of each window, s, and the colour it is drawn in.
     volumes, triggers : sequence of float
         Times, s.
     """

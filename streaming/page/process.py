@@ -148,8 +148,11 @@ class _Once:
     Parameters
     ----------
     state : PageState
+        Its view says when the answer is to be made again.
     make : callable
+        Returns what is sent.
     media_type : str
+        Content type of the answer.
     """
 
     def __init__(self, state: PageState, make: Callable[[], str | bytes], media_type: str) -> None:

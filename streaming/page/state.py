@@ -73,6 +73,7 @@ class PageState:
     folder : Path
         The session's ``--out``.
     options : StreamOptions
+        The session's flags: which of its parts have a lamp, and where the truth is.
     bundle : Bundle
         Only what it says of itself is asked for.
 

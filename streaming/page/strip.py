@@ -42,6 +42,7 @@ def strip(frames: NDArray[np.uint8]) -> bytes:
     Parameters
     ----------
     frames : uint8, (frame, row, column, 3)
+        Frames of a clip, from top to bottom of the picture.
 
     Returns
     -------

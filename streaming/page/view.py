@@ -99,7 +99,9 @@ def build(state: PageState, preflight: Preflight, ask: Callable[[Request], None]
     Parameters
     ----------
     state : PageState
+        What the page shows.
     preflight : Preflight
+        What the first sheet shows while a run is waited for.
     ask : callable
         Hands on what the operator asks of the session.
     """

@@ -31,6 +31,7 @@ class FilmFile:
     Attributes
     ----------
     path : Path
+        Where the file lies.
     fps : Fraction
         Frames per second.
     frames : int
@@ -130,6 +131,7 @@ class FilmPictures:
     Parameters
     ----------
     film : FilmFile
+        The film to be decoded.
     height, width : int
         Size of the pictures, pixels.
 

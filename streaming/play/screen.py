@@ -68,6 +68,7 @@ class Nowhere:
     Parameters
     ----------
     film : FilmFile
+        The film, whose size stands in for that of a window.
     """
 
     def __init__(self, film: FilmFile) -> None:
@@ -96,9 +97,11 @@ class FilmWindow:
     Parameters
     ----------
     film : FilmFile
+        The film, whose shape the pictures have.
     screen : int or None
         Number of the screen to fill, from 0; None opens a window.
     patch : Patch or None
+        The square for a photodiode; None for none.
 
     Attributes
     ----------

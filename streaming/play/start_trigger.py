@@ -46,6 +46,7 @@ def session_name(start_on: str, off: Callable[[], bool], console: Console) -> st
     off : callable
         Returns whether the film is called off.
     console : rich.console.Console
+        Where it is said what is waited for, and which stream was found.
 
     Returns
     -------
@@ -98,6 +99,7 @@ def on_trigger(
     off : callable
         Returns whether the film is called off.
     console : rich.console.Console
+        Where it is said what is waited for.
 
     Returns
     -------

@@ -16,7 +16,9 @@ class DecoderAddress:
     Attributes
     ----------
     url : str
+        ``wss://HOST:PORT``, or ``ws://HOST:PORT`` on this machine.
     is_encrypted : bool
+        Whether the connection is encrypted (TLS).
     """
 
     url: str

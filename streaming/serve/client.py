@@ -110,6 +110,7 @@ class RemoteDecoder:
     addresses : sequence of DecoderAddress
         The first that answers with the right digest is used, and the next one when it is lost.
     token : str
+        What the decoder has to be shown.
     carry : bool
         Whether a window carries on from the one before it, if the bundle can.
     tell_condition : bool

@@ -36,7 +36,9 @@ class Link:
     Attributes
     ----------
     connection : ClientConnection
+        The WebSocket connection.
     welcome : Message
+        The decoder's answer to the session's greeting.
     """
 
     connection: ClientConnection
@@ -51,6 +53,7 @@ class Linker:
     bundle : Bundle
         The session's; the decoder has to have the same.
     token : str
+        What the decoder has to be shown.
     session : str
         Random name of the session.
     tls : ssl.SSLContext or None
@@ -70,6 +73,7 @@ class Linker:
         Parameters
         ----------
         address : DecoderAddress
+            Where the decoder is reached.
         limit_s : float
             Time that connecting, and again the decoder's answer, may take, s.
 

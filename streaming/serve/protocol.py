@@ -140,6 +140,7 @@ def read(raw: bytes | str, kinds: Mapping[str, "Form"], shapes: Shapes | None = 
     Parameters
     ----------
     raw : bytes
+        The message as it came; a text is refused.
     kinds : dict
         The kinds that may come: `FROM_SESSION` or `FROM_DECODER`.
     shapes : Shapes, optional
@@ -187,7 +188,9 @@ def pack_window(window: Window, session: str, number: int, **keys: Any) -> Messa
     Parameters
     ----------
     window : Window
+        The window to be decoded elsewhere.
     session : str
+        Random name of the session.
     number : int
         Its number in the session.
     **keys
@@ -240,6 +243,7 @@ class Form:
     arrays : dict
         Name -> the dtypes that it may have. Those in `required` have to be there.
     required : tuple of str
+        Names of the arrays that have to be there.
     """
 
     keys: Mapping[str, Check]

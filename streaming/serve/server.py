@@ -197,7 +197,9 @@ class DecoderServer:
     Parameters
     ----------
     shared : SharedDecoder
+        What decodes the windows of all sessions.
     scheduler : Scheduler
+        Chooses which window is decoded next.
     token : str
         What every connection has to show.
     tls : ssl.SSLContext, optional
@@ -240,6 +242,7 @@ class DecoderServer:
         Parameters
         ----------
         host : str
+            Name or IP address to listen on.
         port : int
             0 takes any free one.
         listening : Future

@@ -44,6 +44,7 @@ class AcquisitionProcess:
     Parameters
     ----------
     sources : AcquisitionConfig
+        What the process is told: the bundle, and which sources it reads.
     message_bytes : int
         Size of the largest message.
 

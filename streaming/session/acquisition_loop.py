@@ -39,7 +39,9 @@ class AcquisitionLoop:
     turns : FairQueue of Event
         What waits to be taken.
     intake : Intake
+        Takes the events, and returns the windows that they complete.
     outbox : Outbox
+        Sends windows and statuses to the session.
     sources : callable
         Returns how the sources stand.
     now : callable

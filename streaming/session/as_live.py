@@ -66,12 +66,15 @@ def choose(
     Parameters
     ----------
     recording : Path
+        Folder of the recording.
     bundle : Bundle
+        What the replay decodes with.
     as_live : bool or None
         What was asked for; None takes what the recording allows.
     steps : int or None
         Denoising steps, if any number was asked for.
     carry : bool
+        False with ``--no-carry``: no clip carries on from the one before it.
     detail : float, optional
         Share of detail, if one was asked for.
     calibrated : bool
@@ -148,6 +151,7 @@ class Windows:
     Parameters
     ----------
     make : callable
+        Makes an assembler of the recording.
     montage : Montage or None
         With which the recording begins.
     decisions : Decisions or None
@@ -302,6 +306,7 @@ class AsLive:
     Parameters
     ----------
     decisions : Decisions
+        Those of the session that is repeated.
 
     Attributes
     ----------

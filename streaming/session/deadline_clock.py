@@ -44,6 +44,7 @@ class DeadlineClock:
         Parameters
         ----------
         item : EegChunk, Trigger or Volume
+            What a source has brought.
         oldest_at : float
             When the first of all that still waits arrived, s; inf if nothing waits.
         """

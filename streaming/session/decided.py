@@ -115,6 +115,7 @@ def colours(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Parameters
     ----------
     frames : uint8, (frame, row, column, 3)
+        Frames of a clip.
     """
     picked = frames[[0, len(frames) // 2, -1]]
     rows, columns = _PARTS

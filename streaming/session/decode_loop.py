@@ -13,6 +13,7 @@ class DecodeLoop:
     Parameters
     ----------
     emitter : ClipEmitter
+        Asks for the clips, and hands them on.
     decisions : DecisionLog
         Notes previews that are dropped.
     hop_s : float

@@ -100,6 +100,7 @@ def happened(status: Status, tally: ClipTally, now_at: float) -> list[Event]:
     status : Status
         The newest status of the acquisition.
     tally : ClipTally
+        Counts of the clips so far.
     now_at : float
         Local clock, s.
     """

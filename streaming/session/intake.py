@@ -23,6 +23,7 @@ class CutWindows:
     Attributes
     ----------
     windows : list of Window
+        In the order in which they were cut.
     backlog : bool
         Whether their volumes lay in the folder before the session.
     status_first : bool
@@ -42,9 +43,13 @@ class Intake:
     Parameters
     ----------
     assembler : Assembler
+        Cuts the windows.
     recorder : Recorder
+        Writes the recording, if there is one.
     clock : DeadlineClock
+        Gives the time by which deadlines are judged.
     builder : StatusBuilder
+        Collects what the session is told.
     lag : StaleEegFilter
         Passes stale EEG over.
     now : callable
@@ -57,7 +62,9 @@ class Intake:
     Attributes
     ----------
     recorder : Recorder
+        The one given; whoever calls flushes it.
     builder : StatusBuilder
+        The one given; whoever calls asks it whether a status is due.
     """
 
     def __init__(
@@ -113,6 +120,7 @@ class Intake:
         Parameters
         ----------
         event : Event
+            Data of a source, or what has become of it.
         oldest_at : float
             When the first of all that still waits arrived, s; inf if nothing waits.
 
@@ -184,7 +192,9 @@ class Intake:
         now_at, wall_s : float
             Local time and wall time, s.
         eeg : EegState or None
+            The EEG stream; None without EEG.
         folder : FolderState or None
+            The export folder; None without volumes.
         items_wait : bool
             Whether items wait to be taken.
         """

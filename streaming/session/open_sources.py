@@ -57,7 +57,9 @@ def open_folder(
     Parameters
     ----------
     options : StreamOptions
+        The session's flags, of which those on the export folder count.
     bundle : Bundle
+        A run on a grid that it does not read needs its TR.
     unread : callable
         Says why the bundle cannot read volumes of a shape and an affine; None if it can.
     since : float, optional

@@ -25,7 +25,9 @@ class Operator:
     folder : Path
         The session's ``--out``, where notes are kept.
     progress : Progress
+        Says on the terminal what was asked for.
     output : ClipEmitter
+        Is told whether twins are wanted, and which source of the EEG is confirmed.
 
     Attributes
     ----------

@@ -145,6 +145,7 @@ class AcquisitionConfig:
     bundle : Path
         The bundle's folder, by whatever name the bundle was asked for.
     options : StreamOptions
+        The session's flags.
     meta : dict
         Values to write into the recording.
     past : ResumeState or None

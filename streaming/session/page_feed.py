@@ -10,6 +10,7 @@ class PageFeed:
     Parameters
     ----------
     page : PageLink or None
+        The page that is told; None without one.
     """
 
     def __init__(self, page: PageLink | None) -> None:

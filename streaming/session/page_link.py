@@ -59,7 +59,9 @@ class PageLink:
     folder : Path
         The session's ``--out``.
     options : StreamOptions
+        The session's flags, which the page's process is told.
     bundle : Bundle
+        The session's; the page's process reads it from its folder.
 
     Raises
     ------
@@ -180,12 +182,15 @@ def open_page(
     Parameters
     ----------
     options : StreamOptions
+        The session's flags, which say where a page is to be served.
     bundle : Bundle
+        The session's.
     out : Path
         The session's folder.
     running : ExitStack
         Ends the page.
     console : Console
+        Where the page's address is printed.
 
     Raises
     ------

@@ -29,6 +29,7 @@ class Progress:
     Parameters
     ----------
     console : Console
+        Where the bar or the lines are shown.
     seconds : float or None
         Run time to be decoded, s; None if the session goes on until it is stopped.
     hop_s : float
@@ -77,7 +78,9 @@ class Progress:
         Parameters
         ----------
         status : Status
+            The newest status of the acquisition.
         tally : ClipTally
+            Counts of the clips so far.
         away_since : float, optional
             Wall time since which no decoder elsewhere answers, s.
         """

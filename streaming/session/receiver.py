@@ -28,6 +28,7 @@ class Receiver:
     status : Status
         The newest one, with every run of the session and without items.
     restarts : Restarts
+        Deaths of the acquisition so far.
     told : bool
         Whether a status has come.
     windows_came : bool
@@ -59,6 +60,7 @@ class Receiver:
         Parameters
         ----------
         window : Window
+            The window, as it was received.
         head : mapping
             ``clip``, ``costs`` and ``backlog``, as the acquisition sends them with the window.
         """
@@ -75,6 +77,7 @@ class Receiver:
         Parameters
         ----------
         status : Status
+            The status, as it was received.
         now_at : float
             Local clock, s.
         ends : bool

@@ -25,8 +25,11 @@ class ReplayPage:
     Parameters
     ----------
     page : PageLink
+        The page that is told.
     assembler : Assembler
+        What has cut the windows so far.
     output : ClipEmitter
+        Is told whether twins are wanted.
     say : callable
         Prints a sentence on the terminal.
     """

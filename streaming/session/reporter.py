@@ -21,6 +21,7 @@ class Interval:
     Parameters
     ----------
     seconds : float
+        Time from one time to the next, s.
     began_at : float
         The first time is so long after this time, s.
     """
@@ -46,6 +47,7 @@ class SessionCounts:
     memory_mb : float or None
         Highest sum of the processes' PSS, MB.
     dropped_previews : int
+        Previews that were never decoded, see `streaming.sinks.report.build`.
     recording : dict or None
         The report's section on the recording.
     sentences : list of dict
@@ -64,6 +66,7 @@ class Reporter:
     Parameters
     ----------
     path : Path
+        File of the report.
     build : callable
         `streaming.sinks.report.build` for this session and its bundle.
     """
@@ -87,8 +90,11 @@ class Reporter:
         ended : str
             Why the session ended, or `streaming.sinks.session_folder.RUNNING`.
         emitter : ClipEmitter
+            Knows what has become of the windows.
         receiver : Receiver
+            Knows the newest status, and the restarts.
         facts : SessionCounts
+            What neither of them knows.
         judged : AccuracySections, optional
             The sections that rest on the truth, once the session is over.
 

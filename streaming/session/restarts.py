@@ -72,6 +72,7 @@ class Restarts:
         Parameters
         ----------
         window : Window
+            The window, cut by the newest acquisition.
         counted : int
             The number that this acquisition gave it. After a restart it may not know of the last run's
             previews, and number the clips of a later run from a lower number.

@@ -65,6 +65,7 @@ class Resumption:
     Parameters
     ----------
     past : ResumeState
+        What that acquisition had told.
     """
 
     def __init__(self, past: ResumeState) -> None:

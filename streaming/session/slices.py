@@ -31,6 +31,7 @@ def cut(data: Plane, affine: NDArray[np.float64], region: NDArray[np.int64]) -> 
     Parameters
     ----------
     data : (i, j, k)
+        Values of the volume.
     affine : (4, 4)
         Voxel indices to scanner RAS+, mm: it says which way up the slices are.
     region : int, (3, voxel)

@@ -15,6 +15,7 @@ class SignalSnapshot:
     Parameters
     ----------
     assembler : Assembler
+        What holds the newest EEG and volumes.
     """
 
     def __init__(self, assembler: Assembler) -> None:

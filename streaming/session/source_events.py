@@ -32,6 +32,7 @@ class CaughtUp:
     Attributes
     ----------
     directory : Path
+        The export folder.
     old : bool
         Whether its files are of an earlier time, so that their last run is over.
     """
@@ -47,6 +48,7 @@ class Failure:
     Attributes
     ----------
     error : BaseException or None
+        What ended the thread; None if that is not known.
     """
 
     error: BaseException | None
@@ -61,6 +63,7 @@ class EegReading:
     Parameters
     ----------
     source : LslSource
+        The EEG stream to be polled.
     """
 
     def __init__(self, source: LslSource) -> None:
@@ -96,6 +99,7 @@ class FolderReading:
     Parameters
     ----------
     source : FolderSource
+        The export folder to be polled.
     behind : bool
         Whether files that lay there before the session are read.
     """

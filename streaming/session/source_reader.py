@@ -40,6 +40,7 @@ class SourceReader:
     Parameters
     ----------
     stop : Stop
+        Ends the threads once it is set.
 
     Attributes
     ----------

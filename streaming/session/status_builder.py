@@ -29,11 +29,15 @@ class RunState:
     Attributes
     ----------
     elapsed, first_sample_at : float or None
+        Run time of the newest run, and local time of its first EEG sample, s.
     expected, reached, awaited : int
+        Counts of windows, see `streaming.status.Status`.
     done, rests, triggers_expected : bool
+        How the newest run stands, see `streaming.status.Status`.
     heard_since : list of float
         See `streaming.status.Status`.
     counters : Counters
+        Counts of the session; of the runs only the newest.
     refused : list of str
         Sentences on the volumes of another series.
     notes : list of str
@@ -60,6 +64,7 @@ class RunState:
         Parameters
         ----------
         assembler : Assembler
+            The assembler of the acquisition.
         now_at : float
             Local clock, s.
         clock_at : float
@@ -91,11 +96,13 @@ class EegState:
     stream : dict or None
         See `streaming.status.Status.eeg_stream`.
     ambiguous : bool
+        Whether several streams fit what was asked for, so that none was opened.
     placed_by_arrival : bool
         Whether samples have no usable stamps, so that no age can be told.
     state : str
         What is waited for, in words.
     notes : list of str
+        What happened to the stream since the last status, in sentences.
     """
 
     stream: dict[str, Any] | None = None
@@ -120,6 +127,7 @@ class FolderState:
     counters : dict
         ``duplicate``, ``rejected_files``, ``out_of_order``, ``late``, ``vanished``, ``existing_files``.
     is_missing : bool
+        Whether the folder is not there.
     state : str
         What is waited for, in words.
     ignored : list of (str, str)
@@ -150,6 +158,7 @@ class Moment:
     items_wait : bool
         Whether items wait to be taken: these were heard, although a busy machine has not taken them yet.
     record_fault : str
+        Why the recording ended before the session did; empty while it goes on.
     lag_notes : list of str
         What was passed over as the reader fell behind.
     unread : list of str
@@ -180,6 +189,7 @@ class StatusBuilder:
     Attributes
     ----------
     activity : SourceActivity
+        When each source last gave something.
     heard : bool
         Whether anything has come in.
     simulated : bool
@@ -260,7 +270,9 @@ class StatusBuilder:
         Parameters
         ----------
         moment : Moment
+            When the status is built, and what belongs to no source.
         run : RunState
+            How far the runs are.
         eeg : EegState or None
             None without EEG.
         folder : FolderState or None

@@ -72,6 +72,7 @@ class FairQueue(Generic[T]):
         Parameters
         ----------
         content : object
+            What is put into the line.
         arrived_at : float
             When what it brings arrived, s on the local clock; inf if it brings nothing.
         volume : bool

@@ -89,9 +89,11 @@ class Scorer:
     Parameters
     ----------
     truth : Truth
+        Film and events that the clips are compared with.
     archived : Archive
         The finals.
     bundle : Bundle
+        Its categories, mean clip and onset correction are used.
 
     Attributes
     ----------
@@ -124,9 +126,11 @@ def sections(truth: Truth, archive: Archive, bundle: Bundle) -> AccuracySections
     Parameters
     ----------
     truth : Truth
+        Film and events that the clips are compared with.
     archive : Archive
         The finals.
     bundle : Bundle
+        Its categories, mean clip and onset correction are used.
     """
     accuracy_sections = nothing()
     if not truth.has_events:

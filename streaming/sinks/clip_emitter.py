@@ -73,10 +73,15 @@ class ClipEmitter:
     decoder : Decoder
         The session's decoder, here or elsewhere.
     chooser : StepChooser
+        Chooses how many denoising steps a clip gets.
     writer : ClipWriter
+        Writes the clips and their records.
     tally : ClipTally
+        Counts what was emitted and skipped.
     archiver : FinalArchiver
+        Keeps finals for the film, the contact sheet and the scores.
     scorer : Scorer
+        Compares the finals with the truth at the end.
     out : Path
         Folder of the pictures that are drawn at the end.
     caption : callable
@@ -140,6 +145,7 @@ class ClipEmitter:
         Parameters
         ----------
         job : Job
+            The window, and what is known of it.
         left_s : float
             Time that it may take, s. It gets fewer steps if that is not enough for all.
         repeated : Decision, optional
@@ -355,9 +361,11 @@ def open_emitter(
     session : str
         Name of the session, in each record.
     bundle : Bundle
+        What the session decodes with.
     decoder : Decoder
         The session's decoder, here or elsewhere.
     truth : Truth
+        Film and events of the session, where they are known.
     now : callable
         Reads the clock of the ledger.
     simulated : bool

@@ -63,6 +63,7 @@ def eeg_source(window: Window, confirmed_source: int) -> str | None:
     Parameters
     ----------
     window : Window
+        The window, with the number of the source that it was read from.
     confirmed_source : int
         Sources up to this number are the participant's, as somebody has confirmed.
     """
@@ -88,8 +89,11 @@ def clip_record(
     Parameters
     ----------
     job : Job
+        The window that was decoded.
     decoded : Decoded
+        The clip and the times of its stages.
     origin : ClipOrigin
+        What all clips of the session have in common.
     emitted_at : float
         When its file was whole, on the clock of the ledger, s.
     durations_ms : dict

@@ -47,7 +47,9 @@ class ClipTally:
     Attributes
     ----------
     presence : PresenceLog
+        As given.
     hop_s, tr_s : float
+        As given, s.
     counts : Counter
         final, preview, refined, skipped, degraded, late, and fallback: finals that the fallback decoded.
     newest : LastClip or None
@@ -57,6 +59,7 @@ class ClipTally:
     steps : Counter
         Emitted clips by the number of denoising steps that they got.
     meter : Meter
+        Durations of the stages of the clips.
     """
 
     def __init__(self, required: Sequence[str], presence: PresenceLog, hop_s: float, tr_s: float) -> None:

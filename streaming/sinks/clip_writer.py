@@ -23,7 +23,9 @@ class EmittedClip:
     Attributes
     ----------
     job : Job
+        The window that was decoded.
     decoded : Decoded
+        The clip and the times of its stages.
     emitted_at : float
         When its file was whole, on the clock of the ledger, s.
     late_s : float
@@ -45,7 +47,9 @@ class ClipWriter:
     Parameters
     ----------
     clips : ClipSink
+        The folder of clips, and ``clips.jsonl``.
     origin : ClipOrigin
+        What all records of the session have in common.
     now : callable
         Reads the clock of the ledger.
     executor : Executor

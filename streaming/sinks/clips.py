@@ -49,9 +49,13 @@ class ClipSink:
         Parameters
         ----------
         clip : int
+            Number of the clip in the session.
         revision : str
+            ``preview``, ``final`` or ``refined``.
         frames : uint8, (frame, row, column, 3)
+            The clip.
         fps : float
+            Frames per second.
         film : bytes, optional
             The frames as MP4, where they came so.
 

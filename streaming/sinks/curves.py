@@ -27,6 +27,7 @@ def save(path: Path, confidence: dict[str, Any], note: str = "") -> None:
     Parameters
     ----------
     path : Path
+        The PNG to write.
     confidence : dict
         `reliability` and `risk_coverage`, as `rtdecode.scores.reliability` makes them.
     note : str

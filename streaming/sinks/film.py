@@ -52,7 +52,9 @@ class FilmSink:
     Parameters
     ----------
     path : Path
+        The MP4 to write.
     geometry : ClipGeometry
+        Size and frame rate of the clips.
     hop_frames : int
         Frames shown per window.
     note : str

@@ -39,7 +39,9 @@ class FinalSinks:
     Attributes
     ----------
     film : FilmSink
+        The session's film, to which each window adds a hop.
     sheet : ContactSheet
+        A picture of clips from all over the session.
     pairs : Archive
         Finals with their truths and twins, until they are compared.
     """
@@ -64,11 +66,15 @@ class FinalArchiver:
     Parameters
     ----------
     sinks : FinalSinks
+        Where finals are archived.
     truth : Truth
+        What was shown, for film, sheet and scores.
     hop_frames : int
         Frames shown per window.
     make_twin : callable
+        Decodes the null-brain twin of a window's clip; returns None where there is none.
     save_twin : callable
+        Writes the twin of a window; returns the file's path in the session's folder.
     twin_shown : bool
         Whether film and sheet show each final's null-brain twin. Where the truth is known, a bundle that
         denoises is compared with its twins in any case.

@@ -51,6 +51,7 @@ def durations(
     Parameters
     ----------
     window : Window
+        The window of the clip.
     started_at : float
         When decoding began.
     stamps : dict

@@ -24,6 +24,7 @@ class ClipOutlets:
     Parameters
     ----------
     name : str
+        NAME, with which the names of the streams begin.
     manifest : Manifest
         A bundle without a condition or without named categories has no such stream.
 

@@ -15,7 +15,9 @@ class PendingClip:
     Attributes
     ----------
     job : Job
+        The window, on its way.
     clip : Future of Decoded
+        The clip, once it has been decoded.
     """
 
     job: Job

@@ -123,6 +123,7 @@ class PresenceLog:
         start_s : float
             When its window began, s on the session's time line.
         presence : Presence
+            What the bundle said of the window.
         by : mapping, optional
             Modality -> how probable it is that this one is read; None for one that the window lacks.
         """

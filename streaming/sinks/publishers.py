@@ -32,6 +32,7 @@ class Publisher(Protocol):
         text : str
             The same as compact JSON.
         condition : float32, (value,)
+            What the encoder told the next stage; None where it was not asked for.
 
         Raises
         ------
@@ -51,6 +52,7 @@ class Publishers:
     Parameters
     ----------
     outputs : sequence of Publisher
+        Where clips are sent; none by default.
     """
 
     def __init__(self, outputs: Sequence[Publisher] = ()) -> None:
@@ -71,6 +73,7 @@ class Publishers:
         record : dict
             Its line in ``clips.jsonl``.
         decoded : Decoded
+            The clip, with its condition if it has one.
         """
         if not self._outputs:
             return
@@ -131,6 +134,7 @@ def open_outputs(outlet: str | None, osc: str | None, manifest: Manifest) -> Pub
     osc : str or None
         ``HOST:PORT`` of an OSC receiver.
     manifest : Manifest
+        Says which streams the bundle has.
 
     Raises
     ------

@@ -94,9 +94,13 @@ def build(
     Parameters
     ----------
     session : str
+        Name of the session.
     bundle : Bundle
+        What the session decoded with.
     output : ClipEmitter
+        Knows what has become of the windows.
     counters : Counters
+        Counts of the newest status, see `streaming.status.Status`.
     expected : int
         Windows that a session of this length has.
     simulated : bool

@@ -38,6 +38,7 @@ class Truth:
     path : Path or None
         Folder with ``events.tsv`` and, where there is one, ``film.mp4``; or the TSV itself.
     bundle : Bundle
+        Its grid and clips say how the film is cut.
 
     Attributes
     ----------

@@ -135,6 +135,7 @@ def fits(manifest: Manifest, steps: int, clips: Timings) -> dict[str, Any]:
     Parameters
     ----------
     manifest : Manifest
+        Manifest of the bundle, for its hop and modalities.
     steps : int
         The bundle's own number of denoising steps; 0 for a closed form.
     clips : dict

@@ -25,6 +25,7 @@ class Pace:
     Attributes
     ----------
     samples : int
+        As given.
     """
 
     def __init__(self, samples: int, stage_s: float = math.inf) -> None:

@@ -70,9 +70,13 @@ class Case:
     Attributes
     ----------
     volumes : int16, (pose, i, j, k)
+        The head in each pose.
     affine : float64, (4, 4)
+        Voxel indices to scanner RAS+, mm.
     bundle : Bundle
+        A bundle that reads some of the head's voxels.
     calibration : Calibration
+        A calibration to a head that lies elsewhere.
     """
 
     volumes: np.ndarray
@@ -167,6 +171,7 @@ def measure(
     Parameters
     ----------
     case : Case
+        The head and its features.
     form : str
         ``mosaic``, ``enhanced``, ``nifti`` or ``slices``.
     rounds : iterable of int

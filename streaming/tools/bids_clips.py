@@ -88,7 +88,9 @@ def check_spans(clips: Clips, recording: Path, simulated: bool, length_s: float)
     Parameters
     ----------
     clips : Clips
+        Clips of the session.
     recording : Path
+        Folder of the recording, for messages.
     simulated : bool
         Whether the participant of the recording is simulated.
     length_s : float
@@ -125,6 +127,7 @@ def write_clips(clips: Clips, root: Path, subject: str, task: str, datatype: str
     Parameters
     ----------
     clips : Clips
+        Clips of the session, and the folder that they are copied from.
     root : Path
         Of the data set.
     subject, task : str

@@ -38,6 +38,7 @@ def run(recording: Path, *, as_json: bool) -> int:
     Parameters
     ----------
     recording : Path
+        Folder of the recording.
     as_json : bool
         Print JSON instead of sentences.
 

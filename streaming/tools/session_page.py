@@ -86,6 +86,7 @@ class Session:
     clips : list of dict
         The lines of its ``clips.jsonl``.
     film : Path
+        Its ``film.mp4``.
     state : str
         That it still runs or was killed, and what that means for the page; empty where it has ended.
     """
@@ -351,7 +352,9 @@ def histogram(title: str, values: Sequence[float]) -> str:
     Parameters
     ----------
     title : str
+        What was measured, with its unit.
     values : sequence of float
+        The values that were found.
     """
     counts, edges = np.histogram(values, _BINS)
     wide = 560 / _BINS

@@ -122,6 +122,7 @@ def run(
     Parameters
     ----------
     recording : Path
+        Folder of the recording.
     directory : Path
         A new or empty folder.
     subject, task : str

@@ -96,6 +96,7 @@ class Queue:
         Parameters
         ----------
         name : str
+            Path relative to the folder.
         content : tuple
             Size and modification time.
         now_at, seen_at : float

@@ -86,6 +86,7 @@ class Reader:
     Parameters
     ----------
     directory : Path
+        The export folder.
     moco : bool
         Take the motion-corrected series of a Siemens scanner instead of the plain one.
     include : str

@@ -68,6 +68,7 @@ class SeriesRestarts:
         Parameters
         ----------
         image : Image or Plane
+            The newest image or slice of a run.
         arrived_at : float
             When its file came; local clock, s.
         """

@@ -155,9 +155,11 @@ class Runs:
         Parameters
         ----------
         image : Image
+            The volume, as its file describes it.
         name : str
             File name, for messages.
         moments : Moments
+            When its file was readable, seen and decoded.
         first : int
             Number of the series' first volume; indices count from it.
         since : float or None
@@ -203,6 +205,7 @@ class Runs:
         image : Image
             The slices that came.
         missing_slices : int
+            How many slices did not come.
         now_at : float
             Local clock, s.
         """

@@ -205,6 +205,7 @@ class SliceRun:
         index : int
             That of the slice's volume.
         previous : Identity
+            What the header says of the slice that was seen at that position.
         slots : list of Slot
             All slices that wait.
         """

@@ -71,6 +71,7 @@ class FolderSource:
     Attributes
     ----------
     runs : Runs
+        The runs that are followed, and their counts.
     existing : int
         Number of files that were skipped because they were there before.
     old : bool

@@ -54,9 +54,11 @@ class VolumeAssembler:
         Parameters
         ----------
         plane : Plane
+            The slice, as its file describes it.
         name : str
             File name, for messages.
         moments : Moments
+            When its file was readable, seen and decoded.
 
         Returns
         -------

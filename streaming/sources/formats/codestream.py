@@ -35,6 +35,7 @@ def fits(frame: bytes, syntax: UID, rows: int, columns: int, value_bytes: int) -
     syntax : UID
         Transfer syntax.
     rows, columns, value_bytes : int
+        Size of the image that the header states, pixels, and bytes of a value.
     """
     if syntax == RLELossless:
         # Some writers pad, by a few bytes: twice as much is none.

@@ -46,6 +46,7 @@ def read_dicom(
     Parameters
     ----------
     data : bytes
+        The file's bytes.
     moco : bool
         Take the scanner's motion-corrected copies instead of the originals.
     include : str

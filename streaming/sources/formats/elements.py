@@ -81,6 +81,7 @@ def opened(data: bytes, limit_bytes: int = MAX_BYTES) -> tuple[str, bytes, int, 
     Parameters
     ----------
     data : bytes
+        The file's bytes.
     limit_bytes : int
         Bytes to which a deflated data set may inflate.
 
@@ -191,9 +192,11 @@ def elements(data: bytes, offset: int, stop: int, encoding: Encoding, depth: int
     Parameters
     ----------
     data : bytes
+        The bytes that hold the data set.
     offset, stop : int
         Where the first one begins, and where the last one ends.
     encoding : Encoding
+        How its lengths and numbers are written.
     depth : int
         Number of sequences that enclose these elements.
 
@@ -247,9 +250,11 @@ def values(
     Parameters
     ----------
     data : bytes
+        The bytes that hold the data set.
     start, stop : int
         Where the item begins and ends.
     encoding : Encoding
+        How its lengths and numbers are written.
     tags : mapping
         Maps the tag of a sequence to the tags wanted from it, and 0 to those of the item itself.
     """

@@ -158,6 +158,7 @@ def read_enhanced(header: Header, frames: Frames) -> list[Image] | Plane:
     Parameters
     ----------
     header : Header
+        Header of the file.
     frames : Frames
         As `read_frames` gives them.
 

@@ -39,6 +39,7 @@ class Header:
     body : bytes
         The bytes that hold the data set, inflated if they were deflated.
     encoding : Encoding
+        How its lengths and numbers are written.
     syntax : UID
         Transfer syntax.
     top : dict

@@ -140,6 +140,7 @@ def check_frames(ds: Dataset, frames: Frames, moco: bool, include: str = "") -> 
     ds : Dataset
         Header of the file.
     frames : Frames
+        Attributes of its frames, as `read_frames` gives them.
     moco, include
         As for `check_image`.
 
@@ -319,6 +320,7 @@ def _named(ds: Dataset, pattern: str, opposed: bool, include: str) -> str:
     Parameters
     ----------
     ds : Dataset
+        Header of the image.
     pattern : str
         What is looked for.
     opposed : bool

@@ -162,6 +162,7 @@ def read_volume(
     Parameters
     ----------
     layout : NiftiLayout
+        What the header says of the file.
     name : str
         File name. If the file holds one volume, the last number in the name is its number, and the
         rest of the name stands for the run.

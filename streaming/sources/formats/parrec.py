@@ -145,6 +145,7 @@ def read_volume(par: Par, name: str, index: int, read_at: Callable[[int, int], b
     Parameters
     ----------
     par : Par
+        What the header says of the volumes.
     name : str
         File name of the header, which names the run and numbers a single volume.
     index : int

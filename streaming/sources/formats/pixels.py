@@ -31,6 +31,7 @@ def check_pixels(header: Header, limit_bytes: int = MAX_BYTES) -> None:
     Parameters
     ----------
     header : Header
+        Header of the file, which states the size of the pixel data.
     limit_bytes : int
         Bytes that compressed pixels may unpack to.
 

@@ -23,6 +23,7 @@ def inflate(sink: io.BytesIO, packed: memoryview, window_bits: int, limit_bytes:
     sink : io.BytesIO
         What is unpacked comes behind what it holds.
     packed : memoryview
+        The compressed stream, and what follows it.
     window_bits : int
         As for `zlib.decompressobj`.
     limit_bytes : int

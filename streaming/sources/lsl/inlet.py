@@ -117,6 +117,7 @@ class Inlet:
     info : pylsl.StreamInfo
         The stream's information with its description.
     offset : ClockOffset
+        Offset of the sender's clock from ours.
     lost : bool
         Whether the sender has gone, so that no more will come.
 

@@ -72,11 +72,13 @@ class Description:
     Attributes
     ----------
     name : str
+        Name of the stream.
     sfreq : float
         Nominal rate, Hz; 0 without one.
     labels, types, units : list of str
         One for each channel.
     reference, manufacturer : str
+        Reference of the channels, and maker of the amplifier.
     """
 
     name: str

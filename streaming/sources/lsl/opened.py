@@ -30,6 +30,7 @@ class OpenedStream:
     Attributes
     ----------
     name, host : str
+        Name of the stream, and of the computer that sends it.
     label : str
         Both and its source id, for the terminal.
     matched_by : str
@@ -121,6 +122,7 @@ class OpenedStream:
         Parameters
         ----------
         source_id : str
+            The stream's source id; empty if it has none.
         montage : Montage
             As the stream states it, in the order of the opened one.
 

@@ -30,12 +30,16 @@ class EegReader:
     Parameters
     ----------
     inlet : Inlet
+        Where samples are pulled from.
     layout : Layout
+        How the stream's columns become channels.
 
     Attributes
     ----------
     layout : Layout
+        The same, with the scale of channels whose unit was concluded.
     placement : StampPlacement
+        The stream's stamps, as they are or placed by arrival.
     unit_note : str
         What was concluded about a missing unit, or why nothing was; otherwise empty.
     """

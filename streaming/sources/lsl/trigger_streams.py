@@ -43,6 +43,7 @@ class Candidate:
     Attributes
     ----------
     info : pylsl.StreamInfo
+        What the stream says of itself.
     grade : int
         How it belongs to the EEG stream; the lower, the surer.
     order : tuple of int
