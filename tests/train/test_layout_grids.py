@@ -151,7 +151,7 @@ ALL = [pytest.param(row, id=row.name, marks=() if row.name in QUICK else pytest.
 def held_run(data: Path, row: Row) -> SetRun:
     """Return the first run that is held out; of responses, as many showings as make a run."""
     node = build(read("ridge", [f"data={data}", "scale=tiny", *row.keys]).tree["data"])
-    return node.opened(data).held()[0]
+    return node.opened(data).test_runs()[0]
 
 
 def recorded(row: Row, data: Path, bundle: Bundle, run: SetRun, place: Path) -> Path:

@@ -312,7 +312,9 @@ def test_each_clip_says_its_steps_and_how_sure_it_is(watched: Watched) -> None:
     assert {clip["steps"] for clip in ended.finals()} <= {1, 2, 4}
     # A clip in which no brain is read is promised nothing.
     assert all((clip["confidence"] is None) == (clip["brain"] < 0.5) for clip in ended.clips)
-    assert all(0 < clip["confidence"] < 1 for clip in ended.clips if clip["brain"] >= 0.5)
+    confidences = [clip["confidence"] for clip in ended.clips if clip["brain"] >= 0.5]
+    # Records round to six digits: a clip may be promised 1.
+    assert all(0 <= confidence <= 1 for confidence in confidences), confidences
     assert all(clip["latency_ms"]["denoise"] > 0 for clip in ended.clips)
     steps = ended.report["steps"]
     assert sum(steps.values()) == len(ended.clips)
