@@ -245,6 +245,7 @@ def scored(
     decoders : sequence of Decoder
         Of one participant, with the same windows.
     judged : Sessions
+        Sessions on which the runs are scored.
     ahead : int
         Windows that would lack one of so many volumes after their own are left out, as those that one of the
         runs cannot read: runs that are scored apart have the same windows by it.
@@ -295,6 +296,7 @@ def measure(
     runs : sequence of Path
         Runs of one participant, with the same windows.
     judged : Sessions
+        Sessions on which the runs are compared.
     previous : bool
         Whether each run is compared with the one before it, and not with the first.
     noise : sequence of float
@@ -339,6 +341,7 @@ def sheet(decoders: Sequence[Decoder], judged: Sessions, words: str) -> Image.Im
     decoders : sequence of Decoder
         Of one participant, with the same windows.
     judged : Sessions
+        Sessions of which the first is drawn.
     words : str
         What is drawn.
     """

@@ -76,6 +76,7 @@ def evaluate(run: Path, request: Request) -> Figures:
     run : Path
         A folder that `train.run` wrote.
     request : Request
+        What to judge it on.
 
     Returns
     -------

@@ -107,6 +107,7 @@ def run(vae: Path, settings: Settings) -> Path:
     vae : Path
         Folder of an autoencoder, or of a pipeline with the part ``vae``.
     settings : Settings
+        What the command line says.
 
     Returns
     -------

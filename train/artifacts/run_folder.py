@@ -243,6 +243,7 @@ def draft_of(folder: Path, subject: str | None = None) -> Bundle:
     Parameters
     ----------
     folder : Path
+        Folder of the run.
     subject : str, optional
         One of the run's other participants.
     """

@@ -134,11 +134,15 @@ class Parts:
     Attributes
     ----------
     data : Data
+        What the system is trained on.
     system : Plan or FeaturePlan
+        How the system is made, or how features are predicted.
     phases : dict
         Name -> phase.
     judge : Judge or FeatureJudge
+        What judges the trained run.
     export : ExportDefaults
+        What `rtdecode export` writes by default.
     """
 
     data: Data

@@ -99,6 +99,7 @@ def register(name: str, function: Callable[..., Any]) -> None:
     Parameters
     ----------
     name : str
+        How a recipe calls it.
     function : callable
         A function or a dataclass.
 

@@ -15,6 +15,7 @@ class Lack(TypedDict):
     folder : Path
         The folder that was asked for, as far as it exists.
     needed_gb, free_gb : float
+        Space that is needed and that is free, GB.
     """
 
     folder: Path

@@ -96,9 +96,11 @@ class Recipe:
     Attributes
     ----------
     name : str
+        Name of the recipe's file, without its ending.
     tree : dict
         Slot -> node; a node is a ``builder`` with its arguments, which may be nodes too.
     common : Common
+        The keys of every recipe.
     judged : bool
         Whether the run is judged when it was trained (``judge=none``: it is not). A run is the same either
         way, and so are its values.

@@ -41,6 +41,7 @@ class RunContext:
     data : Path or None
         Folder given with ``data=``.
     seed : int
+        Fixes what the run draws at random.
     stages : Path
         Folder of finished stages, which are not computed again.
     noise_key : str

@@ -79,6 +79,7 @@ class TrainingFilm:
         Parameters
         ----------
         limit_s : float
+            The most that is shown, s.
         window_s : float
             Length of a window, s.
 

@@ -114,9 +114,11 @@ class Schedule(nn.Module):
         Parameters
         ----------
         network : callable
+            See `Network`; it is called once.
         latents : (row, channel, latent frame, row, column)
             Latents on the path at clock `now`.
         now : (row,)
+            Clock of each row, from 1 (noise) to 0.
         """
         if self.predicts == FLOW:
             return network(latents, now)

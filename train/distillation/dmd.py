@@ -113,6 +113,7 @@ def matching(noisy: Noised, teacher: Tensor, critic: Tensor) -> Tensor:
     Parameters
     ----------
     noisy : Noised
+        The clips that the student drew, noised again.
     teacher, critic : (row, channel, latent frame, row, column)
         The velocities of both for the noisy latents.
     """

@@ -108,12 +108,15 @@ def reference(
     Parameters
     ----------
     teacher : callable
+        What draws with the teacher, see `Sampler`.
     windows : Windows
+        Held-out windows.
     window_count : int
         So many windows, evenly spaced, are drawn from other brains and from other noise.
     seeds : int
         Number of other noises.
     steps : int
+        Evaluations of the teacher on the way from noise to a clip.
     """
     picked = np.linspace(0, len(windows.truths) - 1, min(window_count, len(windows.truths))).astype(np.int64)
     latents = _of_brains(teacher, windows, picked, steps)

@@ -39,6 +39,7 @@ class FlowMap(nn.Module):
     video : Module
         Noisy latents, level, tokens and span -> what the model predicts. It has spans.
     schedule : Schedule
+        Noise levels of the model on the clock.
     """
 
     def __init__(self, video: nn.Module, schedule: Schedule) -> None:
@@ -86,11 +87,13 @@ class Student(Trainable):
     encoder : Module
         Batch -> an object with ``tokens``, which condition the video. It stands still.
     step : FlowMap
+        The student, of which the adapters are trained.
     guided : callable
         The teacher.
     names : collection of str
         Names of the phases that teach the student, which are those of its adapters.
     how : Distillation
+        How the student is taught.
     """
 
     offered = (FLOW_MAP,)

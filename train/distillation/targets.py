@@ -118,8 +118,11 @@ def student_target(
     Parameters
     ----------
     how : Distillation
+        Which target, and its sizes.
     teacher, student : callable
+        See `Velocity` and `MeanVelocity`. `followed` asks the teacher alone.
     path : Path
+        Noise and clips of the batch, and the level at which they are mixed.
     shift : callable
         Share of a sampler's steps that is left -> level.
     """
@@ -147,7 +150,9 @@ def followed(
     Parameters
     ----------
     teacher : callable
+        See `Velocity`.
     noise : (batch, channel, latent frame, row, column)
+        Where the path begins.
     levels : sequence of float
         From the level at which sampling starts to 0, falling.
     pairs : int
@@ -188,9 +193,11 @@ def differentiated(
     Parameters
     ----------
     teacher, student : callable
+        See `Velocity` and `MeanVelocity`.
     latents : (row, channel, latent frame, row, column)
         Noisy latents at level `now`.
     now, until : (row,)
+        Levels from and to which the student predicts the mean velocity.
     """
     velocity = teacher(latents, now)
     step = torch.minimum(torch.full_like(now, EPSILON), 1 - now).clamp(min=EPSILON / 10)

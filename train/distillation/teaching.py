@@ -41,7 +41,9 @@ class TeacherMonitor:
     Attributes
     ----------
     windows : Windows
+        The windows on which the student is held against the teacher.
     teacher : callable
+        What draws with the teacher, see `train.distillation.gates.Sampler`.
     student : callable
         The system that is trained, as it is at this moment -> what draws with its student.
     """
@@ -93,11 +95,13 @@ def teach(
     Parameters
     ----------
     work : RunContext
+        The run, with its seed and its folder.
     system : Trainable
         It offers the loss `FLOW_MAP`.
     phases, draw, machine
         See `train.trainer.loop.train`.
     monitor : TeacherMonitor
+        What shows how the student does, next to its teacher.
     """
     reference = _reference(work, monitor)
     watch = partial(_hold, work, system, monitor, reference)

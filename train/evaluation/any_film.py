@@ -270,6 +270,7 @@ def judge_film(
     request : Request
         `seeds`, `seconds`, `repeats`, `windows` and `ahead` are read.
     sections : sequence of Section
+        What makes the figures.
     """
     seeds = judging_seeds(request.seeds)
     fixed = who.film not in KINDS

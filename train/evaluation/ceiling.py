@@ -106,8 +106,11 @@ def likelihood(
     Parameters
     ----------
     forward : Forward
+        The noise of volumes and EEG, against which the signals are held.
     bundle : Bundle
+        Its chain and its grid made the inputs.
     session : PhantomSession
+        The session that the windows are of.
     inputs : dict
         Signals by port.
     rows : (window,) int64, optional
@@ -199,7 +202,9 @@ def predicted_volumes(bundle: Bundle, session: PhantomSession, offsets: Offsets 
     Parameters
     ----------
     bundle : Bundle
+        Whose chain, grid and driven voxels are taken.
     session : PhantomSession
+        The session whose film is seen.
     offsets : tuple of Fraction, optional
         When the volumes are read, middle of their acquisition after the start of a window, s. By default as
         in the first window.

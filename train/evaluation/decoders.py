@@ -42,7 +42,9 @@ def decoders_of(
     Parameters
     ----------
     run : EvaluatedRun
+        The run, with its decoder and its baselines.
     windows : HeldOutWindows
+        Windows of the session.
     is_wanted : callable
         Whether what has a suffix is wanted. The system's own clips always are.
     """

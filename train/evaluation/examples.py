@@ -26,6 +26,7 @@ def examples(
     versions : mapping
         Heading -> a clip for each window. Frames beyond those of the first version are left out.
     fps : float
+        Frames per second of the clips.
 
     Returns
     -------

@@ -206,6 +206,7 @@ def figure(
     scores, weights : (window,)
         NaN, or a weight of 0, where a window cannot be scored.
     chance : float or None
+        What guessing scores on average; None where that is not known.
     units : (window,) int
         Windows with the same number are one unit.
 

@@ -114,6 +114,7 @@ class FilmWindows:
     clips : list of uint8 (frame, row, column, 3)
         True clips; on disk if they are many or large.
     where : list of (run, start_s, stop_s)
+        Run and time of each window.
     cuts : list of int
         First frame of each shot of the film but the first.
     allowed : (window, window) bool
@@ -125,6 +126,7 @@ class FilmWindows:
     within : (window,) int
         Number of cuts inside each window.
     looks : Looks
+        What is measured of the true clips.
     through_codec : (window,) or None
         Gradient energy of what the decoder's codec makes of the true clips; None without a codec.
     """
@@ -151,6 +153,7 @@ def describe(
     Parameters
     ----------
     film : Watched
+        The film on the grid of the windows.
     where : list of (run, start_s, stop_s)
         Its windows.
     recoded : sequence of (frame, row, column, 3), optional
@@ -265,6 +268,7 @@ def pictured(clips: Sequence[Pixels], truth: FilmWindows, looks: Looks | None = 
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
     truth : FilmWindows
+        What the film shows in the same windows.
     looks : Looks, optional
         What was measured of the clips already.
     """
@@ -302,6 +306,7 @@ def told_apart(clips: Sequence[Pixels], truth: FilmWindows, mean_clip: Pixels, t
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; frames beyond those of the truth are left out.
     truth : FilmWindows
+        What the film shows in the same windows.
     mean_clip : (frame, row, column, 3)
         Training mean.
     temperature : float
@@ -355,6 +360,7 @@ def identify(alike: Matrix, plain: Matrix, truth: FilmWindows, temperature: floa
         The same without that, for windows in pairs: a clip that is always the same has something to be
         compared with, and wins half.
     truth : FilmWindows
+        What the film shows in the same windows.
     temperature : float
         See `train.metrics.infonce.bits`.
     """

@@ -158,7 +158,9 @@ def judged(data: SetWindows, trained: Trained, show: Decode, request: Request) -
     Parameters
     ----------
     data : SetWindows
+        Windows of the data set, of which the held-out runs are judged.
     trained : Trained
+        What the training left: the system and the bundle.
     show : callable
         See `Decode`.
     request : Request

@@ -31,6 +31,7 @@ def helped(run: Path, changes: Sequence[str], request: Request) -> Iterator[Requ
     Parameters
     ----------
     run : Path
+        Folder of the run that is judged.
     changes : sequence of str
         The arguments of the program, ``key=value``.
     request : Request

@@ -135,7 +135,9 @@ def by_preset(who: Participant, request: Request, judge: Callable[[Participant],
     Parameters
     ----------
     who : Participant
+        Whose preset is replaced by each requested one.
     request : Request
+        `presets` is read.
     judge : callable
         Takes the participant at a preset.
 
@@ -182,7 +184,9 @@ def judge_phantom(
     show : callable
         See `Decode`.
     bundle : Bundle
+        By its grid and chain the sessions become windows.
     who : Participant
+        Who watches in the sessions.
     seeds : sequence of int
         1000 and up.
     seconds : float
@@ -275,11 +279,13 @@ def judge_clips(
     show : callable
         See `Decode`.
     bundle : Bundle
+        Its mean clip is subtracted, and its manifest says which modalities there are.
     inputs : dict
         Signals by port, as the encode graph takes them.
     truths : sequence of uint8 (frame, row, column, 3)
         The true clip of each window.
     where : list of (run, start_s, stop_s)
+        Run and time of each window.
     events_by_run : mapping
         Run -> shots.
     """

@@ -42,6 +42,7 @@ class KeptDecodes:
     Attributes
     ----------
     folder : Path
+        Where the windows lie, each set in a folder of its own.
     waits : bool
         Whether windows that another process decodes are waited for. Otherwise they are passed over.
     """
@@ -59,6 +60,7 @@ class KeptDecodes:
         inputs : dict
             Signals by port.
         where : sequence of (run, start_s, stop_s)
+            Run and time of each window.
         how : dict
             JSON values: everything else that the clips depend on.
         """
@@ -89,6 +91,7 @@ class KeptWindows:
     Attributes
     ----------
     folder : Path
+        Where what is kept of these windows lies.
     """
 
     folder: Path

@@ -52,11 +52,13 @@ class Oracle:
     Attributes
     ----------
     codec : Codec
+        Makes latents of clips, and draws latents.
     mean, basis : (latent,), (component, latent)
         Of the latents.
     shape : tuple of int
         Of the latents of one clip.
     stems : Stems
+        What reduces the signals of a window to few features.
     signals : RidgeFit
         From fMRI and EEG, as far as there are, to components.
     conditions : RidgeFit or None

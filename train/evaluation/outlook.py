@@ -37,7 +37,9 @@ class Outlook:
     Parameters
     ----------
     run : EvaluatedRun
+        The run, whose decoder is tried on a few windows.
     sessions : HeldOutSessions
+        All sessions that are to be decoded, with the number of windows of each.
     first : HeldOutWindows
         Those of the first session.
     decoders : int

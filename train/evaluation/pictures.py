@@ -61,7 +61,9 @@ def rows(clips: Sequence[Pixels], frames: Sequence[int]) -> Image.Image:
     Parameters
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
+        One for each row of the picture.
     frames : sequence of int
+        Numbers of the frames that are shown of each clip.
     """
     sheet = np.concatenate([np.concatenate([clip[f] for f in frames], axis=1) for clip in clips])
     return Image.fromarray(np.asarray(sheet, np.uint8))
@@ -75,6 +77,7 @@ def sheet(first: Mapping[str, Sequence[Pixels]], manifest: Manifest, words: str)
     first : mapping
         Heading -> a clip for each window (`train.evaluation.section_runner.SectionScores.first`).
     manifest : Manifest
+        Says how many frames are shown, and how many steps were taken.
     words : str
         What was evaluated.
     """
@@ -92,6 +95,7 @@ def session_sheet(clips: Mapping[str, Sequence[Pixels]], frames: int, title: str
     frames : int
         Number of frames of a clip that are shown; three of them are drawn.
     title : str
+        What is written above the picture.
     """
     count = min(len(version) for version in clips.values())
     rows = np.linspace(0, count - 1, min(_WINDOWS, count)).astype(int)
@@ -111,6 +115,7 @@ def contact_sheet(
     frames : sequence of int
         Numbers of the frames that are shown of each clip.
     title : str
+        What is written above the picture.
     scale : float
         Enlargement; less where a frame would be wider than 240 pixels.
     """

@@ -69,6 +69,7 @@ class NetworkFeatures:
     Attributes
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
+        The clips that the networks saw.
     image : (clip, frame, class) or None
         Logits of the network for pictures.
     video : (clip, class) or None
@@ -76,6 +77,7 @@ class NetworkFeatures:
     clip : (clip, frame, value) or None
         Embeddings by CLIP.
     dino : (clip, frame, value) or None
+        Embeddings by DINO.
     motion : (clip, value) or None
         Features of the detector of the Fréchet distance.
     """

@@ -38,6 +38,7 @@ class Reconstruction:
     clips : sequence of uint8 (frame, row, column, 3)
         A clip for each window; many or large clips lie in a temporary file (`rtdecode.disk.clip_file.keep`).
     latents : float32, (window, channel, latent frame, row, column)
+        What the clips were drawn from.
     confidence : float64, (window,), or None
         None without a signal, and for a system that has none. NaN where the system reads no brain.
     scores : float64, (window, label), or None
@@ -70,6 +71,7 @@ def reconstruct(
     Parameters
     ----------
     system : System
+        The trained system that decodes.
     inputs : dict
         Signals by port, with a row for each window.
     where : sequence of (run, start_s, stop_s)
@@ -132,6 +134,7 @@ def brain_of(system: System, inputs: Arrays) -> NDArray[np.float64] | None:
     Parameters
     ----------
     system : System
+        The trained system that is asked.
     inputs : dict
         Signals by port, with a row for each window.
 

@@ -105,6 +105,7 @@ def own_sessions(bundle: Bundle, who: Participant) -> Sessions:
     Parameters
     ----------
     bundle : Bundle
+        Bundle of the run; its provenance names films and seeds.
     who : Participant
         Whom the run was trained on.
     """
@@ -131,6 +132,7 @@ def fresh_sessions(who: Participant, seeds: Sequence[int], seconds: float) -> Se
     who : Participant
         Its film is an endless one.
     seeds : sequence of int
+        Seeds of the sessions, among those for training.
     seconds : float
         Length of each session.
 
@@ -159,6 +161,8 @@ def ridge_of(bundle: Bundle, system: System, sessions: Sessions) -> Oracle:
     system : System
         The decoder that it stands beside.
     sessions : list of (str, callable)
+        What names the film of each session, by which windows are left out together, and what makes the
+        session.
     """
     trained: list[dict[str, Any]] = []
     # Each session is made when its turn comes, so that one film at a time is in memory.
@@ -188,6 +192,7 @@ def references(
     show : callable
         See `Decode`.
     bundle : Bundle
+        By its grid and chain sessions become windows, and its provenance names the training films.
     system : System
         What `show` shows.
     who : Participant
@@ -221,7 +226,9 @@ def recoded(system: System, bundle: Bundle, clips: Iterable[Pixels]) -> list[Pix
     Parameters
     ----------
     system : System
+        Whose codec is taken, and which draws.
     bundle : Bundle
+        Its statistics may hold arrays of the codec, and its manifest says how many frames are shown.
     clips : iterable of uint8 (frame, row, column, 3)
         As the bundle has them; a frame after the window is left out of what is drawn.
     """

@@ -155,9 +155,11 @@ def unknown(chance: float | None, n: int, reason: str) -> dict[str, Any]:
     Parameters
     ----------
     chance : float or None
+        What guessing scores on average; None where that is not known.
     n : int
         Number of windows that can be scored.
     reason : str
+        Why the value is not known, in words for the reader.
     """
     interval = intervals.Interval(None, 0, reason=reason)
     figure = {"value": None, "chance": chance, "shuffled": None, "constant": None}
@@ -172,8 +174,11 @@ def make_decode(
     Parameters
     ----------
     system : System
+        The trained system that decodes.
     manifest : Manifest
+        Gives the hop and the steps.
     noise_key : str
+        Seeds the noise, see `rtdecode.bundle.noise.noise`.
     archive : KeptDecodes, optional
         Where what it decodes is kept, so that it is not decoded again.
     """
@@ -198,6 +203,7 @@ class Example:
     clips : dict
         Heading -> clip, uint8 (frame, row, column, 3).
     fps : float
+        Frames per second of the clips.
     """
 
     words: str

@@ -63,9 +63,11 @@ class EvaluatedRun:
     show : Decode
         Decodes windows.
     bundle : Bundle
+        The run's manifest, statistics and projection.
     system : System
         What `show` shows.
     baselines : References
+        What the system is compared with, such as clips of training films and an oracle.
     networks : Published
         The networks of published metrics.
     decodes_twice : bool
@@ -131,6 +133,7 @@ class Decoded:
     Attributes
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
+        A clip for each window.
     confidence : (window,) or None
         What the system promised for each.
     encode : callable or None

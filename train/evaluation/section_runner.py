@@ -49,6 +49,7 @@ class SectionScores:
     first : dict
         Heading -> clips in the first session, to be looked at.
     scorers : list of Scorer
+        One for each section, which makes its figures.
     available : int
         Number of held-out windows, with those that were not drawn.
     """
@@ -106,9 +107,11 @@ def evaluate(
     Parameters
     ----------
     run : EvaluatedRun
+        The run, with what stands beside it.
     sessions : HeldOutSessions
         The signals of one at a time are held.
     sections : sequence of Section
+        What makes the figures.
     stand_ins : mapping, optional
         Suffix -> what chooses the decoder's clips of other windows that stand in for a control. Their scores
         are averaged.

@@ -26,6 +26,7 @@ class Sessions:
     Attributes
     ----------
     film, preset : str
+        What is watched, and at which preset of the simulated participant.
     seeds : str
         Such as ``1000-1003``, from 1000 on.
     seconds : float

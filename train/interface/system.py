@@ -49,6 +49,7 @@ class Port:
     Attributes
     ----------
     name : str
+        How the system calls it.
     source : str
         What the runtime puts there: ``eeg``, ``eeg_mask``, ``fmri``, ``fmri_mask`` or ``state``.
     shape : tuple of int
@@ -129,6 +130,7 @@ class Traced:
     name : str
         Name of the stage.
     module : torch.nn.Module
+        What is traced; its arguments are tensors, one for each input.
     inputs : dict
         Port -> an example of the right shape, in the order of the module's arguments.
     outputs : list of str
@@ -336,6 +338,7 @@ class ClosedForm(System):
     Parameters
     ----------
     weights : dict
+        Name -> array; the graphs are written from them.
     """
 
     def __init__(self, weights: Arrays) -> None:
@@ -373,6 +376,7 @@ class OfSubject:
     stats : dict
         Arrays of the bundle's ``stats.npz``.
     projection : Projection or None
+        What reads features out of a volume; None where the bundle has none.
     golden : dict
         Inputs of a few windows, from which export computes the latents and clip that the bundle must give.
     """
@@ -395,6 +399,7 @@ class Trained(OfSubject):
     Attributes
     ----------
     system : System
+        The trained system.
     tables : dict
         JSON values, such as choices made in training, and curves.
     pictures : dict
@@ -429,6 +434,7 @@ class Fitted:
     Attributes
     ----------
     weights : dict
+        Name -> array, all that was fitted.
     provenance : dict
         JSON values that a manifest's provenance would hold.
     tables : dict

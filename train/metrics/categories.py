@@ -18,6 +18,7 @@ class CategoryAccuracies:
     Attributes
     ----------
     names : tuple of str
+        The categories, in the order of the axis `category`.
     right : (window, category) bool
         Whether a window's category was told right, for intervals.
     accuracy : (category,) float64
@@ -71,6 +72,7 @@ def category_accuracies(
     training : (training window, category)
         The same of the windows that taught.
     names : sequence of str
+        The categories, in the order of the axis `category`.
 
     Raises
     ------

@@ -23,6 +23,7 @@ def all_pairs(features: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     features : (clip, frame, value)
+        Features of the frames by a network for pictures.
 
     Returns
     -------
@@ -49,6 +50,7 @@ def to_first_and_previous(features: Matrix) -> NDArray[np.float64]:
     Parameters
     ----------
     features : (clip, frame, value)
+        Features of the frames by a network for pictures.
 
     Notes
     -----

@@ -81,6 +81,7 @@ def between_halves(features: Matrix, blocks: NDArray[np.int64], seed: int = 0) -
     Parameters
     ----------
     features : (clip, value)
+        Features of the clips by the detector.
     blocks : (clip,) int
         Clips with the same number stay in one half: neighbours in time are alike.
     seed : int

@@ -20,6 +20,7 @@ def gradient_energy(clips: Iterable[Pixels]) -> NDArray[np.float64]:
     Parameters
     ----------
     clips : iterable of uint8 (frame, row, column, 3)
+        The clips that are measured, one at a time.
     """
     return np.array([_energy(clip) for clip in clips])
 
@@ -46,6 +47,7 @@ class NearestClips:
     clips : sequence of uint8 (frame, row, column, 3)
         Frames beyond those of the mean clip are left out.
     mean_clip : uint8, (frame, row, column, 3)
+        The training mean, which is subtracted before clips are correlated.
     """
 
     def __init__(self, clips: Sequence[Pixels], mean_clip: Pixels) -> None:

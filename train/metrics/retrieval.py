@@ -37,6 +37,7 @@ def top_k(similarity: Matrix, pool: int, places: int, allowed: Allowed | None = 
     Parameters
     ----------
     similarity : (query, candidate)
+        Higher is more alike; the diagonal holds the right pairs.
     pool : int
         Candidates in a pool, the right one included. Chance is ``places / pool``.
     places : int

@@ -22,7 +22,9 @@ def wins_in_session(
     Parameters
     ----------
     clips, truths : sequence of uint8 (frame, row, column, 3)
+        What was decoded and what was shown, a clip for each window.
     sessions : int, (window,)
+        Number of each window's session.
     mean_clip : (frame, row, column, 3)
         The mean training clip without its last frame, which is subtracted before clips are correlated.
 

@@ -19,6 +19,7 @@ class Adapter:
     layers : list of str
         Ends of the names of the layers that are adapted, such as ``to_q``.
     rank : int
+        Rank of the product that is added to a layer's weights.
     alpha : int
         The adapter's output is multiplied by ``alpha / rank``.
     dropout : float
@@ -48,11 +49,13 @@ def inject(system: nn.Module, part: str, name: str, adapter: Adapter) -> None:
     Parameters
     ----------
     system : Module
+        The system that is changed.
     part : str
         Dotted name of the part. An empty name is the whole system.
     name : str
         Name of the adapter. Adapters of other names that are already there stay in use.
     adapter : Adapter
+        Which layers are adapted, and the sizes of the adapter.
 
     Raises
     ------

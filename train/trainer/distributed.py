@@ -24,6 +24,7 @@ def launch(count: int, folder: Path, function: Callable[..., Any], *arguments: A
     Parameters
     ----------
     count : int
+        Number of processes.
     folder : Path
         Where the arguments lie meanwhile, in a file that all processes read: a model would otherwise be in
         memory twice, as an object and as its bytes.

@@ -31,6 +31,7 @@ class Place:
     size : int
         Number of rows of the batch.
     seed : int
+        Fixes which batches are drawn.
     order : int
         Number of phases before this one.
     number : int
@@ -146,7 +147,9 @@ def loader(
     Parameters
     ----------
     batches : Batches
+        Number -> batch, of one process in one phase.
     first, last : int
+        Numbers of the first batch and of the one after the last.
     workers : int
         Processes that draw batches while the training runs; with 0 the training process draws them itself.
     prefetch : int

@@ -142,6 +142,7 @@ def train(
     seed : int
         Fixes the batches, the adapters' first weights and what the system draws itself.
     machine : Machine, optional
+        The hardware and the processes; by default those that `Machine` has.
     participants : mapping, optional
         Name -> weight. Without any, places name no participant.
 

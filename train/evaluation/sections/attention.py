@@ -171,9 +171,11 @@ def occlusion(system: System, inputs: Arrays, voxels: NDArray[np.int64]) -> Matr
     Parameters
     ----------
     system : System
+        The system whose condition is watched.
     inputs : dict
         Signals by port, a row for each window; some of them are read.
     voxels : int64, (patch, value)
+        Numbers of the voxels of each patch.
 
     Returns
     -------
@@ -209,7 +211,9 @@ def ridge_patterns(volumes: list[NDArray[np.float32]], aims: list[NDArray[np.flo
     Parameters
     ----------
     volumes : list of (window, volume, voxel)
+        Normalised volumes of each session.
     aims : list of (window, value)
+        What the condition aims at in each session.
     """
     folds = np.repeat(np.arange(len(volumes)), [len(session) for session in volumes])
     flat = np.concatenate([session.reshape(len(session), -1) for session in volumes])
@@ -244,6 +248,7 @@ def ranked(maps: Matrix, weights: Matrix, voxels: NDArray[np.int64]) -> dict[str
     weights : (voxel,)
         What is known.
     voxels : int64, (patch, value)
+        Numbers of the voxels of each patch.
     """
     truth = by_patch(weights, voxels)
 

@@ -55,7 +55,9 @@ def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], tru
     Parameters
     ----------
     vectors, targets : (window, value)
+        What the condition says of each window, and what it aims at.
     truth : FilmWindows
+        Says which windows may be told apart.
     """
     alike = _unit(vectors) @ _unit(targets).T
     return {IDENTIFIED: (identification_nway(alike, truth.allowed, 2), np.ones(len(vectors)))}

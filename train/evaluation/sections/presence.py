@@ -99,6 +99,7 @@ class _Seen:
     brain : dict
         Route -> probability of a brain, (window,).
     energies : (window, modality)
+        Logarithm of the mean square of the normalised signals, see `energies`.
     """
 
     brain: dict[str, Matrix]
@@ -112,6 +113,7 @@ class Presence:
     Parameters
     ----------
     system : System
+        The system that is asked for a brain, see `train.evaluation.reconstruct.brain_of`.
     hop_s : float
         Distance between the starts of two windows, s.
     routes : sequence of str
@@ -319,6 +321,7 @@ class _Auroc:
     Attributes
     ----------
     value : float
+        Share of pairs in which the true window scores higher; a tie is half.
     won : (unit, unit)
         How often a true window of the one unit scores higher than another window of the other.
     size : (unit,)

@@ -52,6 +52,7 @@ class Tally(Scorer):
     Parameters
     ----------
     networks : Published
+        The networks that look at the clips.
     mean_clip : (frame, row, column, 3)
         The training mean: the constant picture.
     training : sequence of (frame, row, column, 3)

@@ -116,6 +116,7 @@ def check_room(counts: Sequence[int], cut: Cut, folder: Path) -> None:
     counts : sequence of int
         Clips of each film.
     cut : Cut
+        The frames of a clip and the size of its pictures.
     folder : Path
         Where the clips will be kept. It need not exist yet.
 
@@ -148,9 +149,11 @@ def prepare(
     Parameters
     ----------
     films : sequence of TrainingFilm
+        The films, opened one after the other.
     counts : sequence of int
         Clips of each, as `counted` found them.
     cut : Cut
+        How they are cut into clips.
     autoencoder : AutoencoderKLWan or AutoencoderKLCogVideoX
         On the device where it is to compute. It can take such clips (`check`).
     folder : Path

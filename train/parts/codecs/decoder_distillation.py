@@ -57,9 +57,11 @@ def draw(clips: DecodedClips, side: int, place: Place) -> dict[str, Tensor]:
     Parameters
     ----------
     clips : DecodedClips
+        The clips that the batch is drawn from.
     side : int
         Rows and columns of latents; all, where there are fewer.
     place : Place
+        Where the batch belongs; it fixes which clips and which parts are drawn.
     """
     latents: list[Tensor] = []
     pictures: list[Tensor] = []

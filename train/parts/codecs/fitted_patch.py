@@ -33,6 +33,7 @@ def fit_codec(clips: NDArray[np.uint8], channels: int, contrast: float, turn: in
     clips : (clip, frame, row, column, 3)
         Each with the frame after its window.
     channels : int
+        Channels of the latents.
     contrast : float
         Power of a channel's standard deviation by which its latents are divided.
     turn : int, optional

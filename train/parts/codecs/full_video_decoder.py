@@ -26,6 +26,7 @@ class WanDecoder(VideoDecoder):
     Parameters
     ----------
     autoencoder : AutoencoderKLWan
+        Its decoder is taken, with the mean and spread of its latents.
     """
 
     mean: Tensor
@@ -80,6 +81,7 @@ class CogVideoXDecoder(VideoDecoder):
     Parameters
     ----------
     autoencoder : AutoencoderKLCogVideoX
+        Its decoder is taken, with its scaling factor and the latent frames of its turns.
     """
 
     def __init__(self, autoencoder: Any) -> None:
@@ -109,6 +111,7 @@ class FrameAutoencoder(VideoDecoder):
     Parameters
     ----------
     autoencoder : AutoencoderKL
+        Its decoder is taken, with its scaling factor.
     """
 
     def __init__(self, autoencoder: Any) -> None:

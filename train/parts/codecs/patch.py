@@ -39,6 +39,7 @@ def check_decodable(clip: ClipGeometry, side: int, turn: int = patch.FRAMES) -> 
     Parameters
     ----------
     clip : ClipGeometry
+        Frames, rows and columns of a clip.
     side : int
         Rows and columns come in multiples of so many pixels.
     turn : int
@@ -76,6 +77,7 @@ class ClipDecoder(nn.Module):
     first_weight : (192, channel, k, k)
         Weights from latent frame 0 to one frame of a patch: row, column, colour in C order.
     first_bias : (192,)
+        Bias of those outputs, in the units of `next_bias`.
     next_weight : (768, 2 channel, k, k)
         Weights from a latent frame and the one before to four frames of a patch: frame, row, column, colour.
     next_bias : (768,)
@@ -98,6 +100,7 @@ class ClipDecoder(nn.Module):
         Parameters
         ----------
         latent : (clip, channel, 1, row / 8, column / 8)
+            Latent frame 0 of each clip.
 
         Returns
         -------
@@ -119,6 +122,7 @@ class ClipDecoder(nn.Module):
         Parameters
         ----------
         latent : (clip, channel, n + 1, row / 8, column / 8)
+            All latent frames of each clip.
 
         Returns
         -------
@@ -254,7 +258,9 @@ def fit_frame_decoder(
     Parameters
     ----------
     latent : float32, (clip, channel, n, row / 8, column / 8)
+        Latents of the clips, with as many latent frames as frames.
     clips : uint8, (clip, n, row, column, 3)
+        The true clips that the decoder should draw.
     noise, reach
         See `fit_decoder`.
 

@@ -41,6 +41,7 @@ class VideoDecoder(nn.Module):
         Parameters
         ----------
         latent : (clip, channel, latent frame, row, column)
+            Latents of the clip's first turn.
 
         Returns
         -------

@@ -30,6 +30,7 @@ class FrameNet(nn.Module):
     Parameters
     ----------
     embedding : int
+        Values of the vector.
     width : int
         Channels of the first convolution; the others have two and four times as many.
     """
@@ -60,6 +61,7 @@ class FilmNet(Trainable):
     Parameters
     ----------
     embedding : int
+        Values of a vector of either kind.
     words : int
         Size of the vocabulary.
     """

@@ -34,6 +34,7 @@ class FrameHead(nn.Module):
     Parameters
     ----------
     frames : int
+        Frames of a clip.
     embedding : int
         Values of a frame's vector.
     width : int

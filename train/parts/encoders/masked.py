@@ -40,11 +40,13 @@ class MaskedAutoencoder(nn.Module):
     Parameters
     ----------
     tokenizer : PatchTokenizer
+        Makes tokens of the patches, trained with the encoder.
     trunk : SpaceTimeTrunk
         The encoder; these two are trained, and go on without the decoder.
     width : int
         Of the encoder's tokens.
     decoder : TrunkSizes
+        Sizes of the decoder, which may be narrower than the encoder.
     share : float
         Of the patches that are hidden in each volume.
 
@@ -91,6 +93,7 @@ class MaskedAutoencoder(nn.Module):
         Parameters
         ----------
         volumes : (volume, voxel)
+            The volumes, of which some patches are hidden.
         order : int64, (volume, patch)
             The numbers of the patches in any order. The first ones are seen.
         """

@@ -23,6 +23,7 @@ class PatchTokenizer(nn.Module):
     Parameters
     ----------
     voxels : int
+        Voxels of a volume.
     patch : int
         Voxels of a patch.
     width : int

@@ -47,6 +47,7 @@ class SpaceTimeTrunk(nn.Module):
     Parameters
     ----------
     sizes : TrunkSizes
+        Sizes of each block.
     volumes : int
         Volumes of a window. With one there is nothing to attend to over time.
     """
@@ -70,6 +71,7 @@ class SpaceTimeTrunk(nn.Module):
         Parameters
         ----------
         tokens : (window, volume, patch, width)
+            Tokens of the windows' patches, with their positions.
 
         Returns
         -------

@@ -23,8 +23,11 @@ class VoxelTokenizer(nn.Module):
     slots : int
         Volumes of a window.
     voxels : int
+        Voxels of a volume.
     tokens : int
+        Tokens of a window.
     width : int
+        Values of a token.
     """
 
     def __init__(self, slots: int, voxels: int, tokens: int, width: int) -> None:
@@ -55,6 +58,7 @@ class FusedVoxelTokenizer(nn.Module):
     Parameters
     ----------
     tokenizer : VoxelTokenizer
+        The tokenizer that is folded; it is not changed.
     mean, scale : (voxel,)
         What the z-score subtracts and divides by. A volume that is missing has to hold the means.
     """
@@ -101,7 +105,9 @@ class EegTokenizer(nn.Module):
     parts : int
         Into so many parts the window is cut; CineBrain takes as many as it has volumes.
     tokens : int
+        Tokens of a window.
     width : int
+        Values of a token.
 
     Raises
     ------

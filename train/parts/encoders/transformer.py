@@ -30,6 +30,7 @@ class TrunkSizes:
     inner : int
         Width of the layer inside each perceptron.
     dropout : float
+        Share of the blocks' values that is dropped in training.
     attention_dropout : float
         Of the weights of the attention.
     spread : float
@@ -80,6 +81,7 @@ class Attention(nn.Module):
     Parameters
     ----------
     width, heads : int
+        Values of a token, and heads that share them evenly.
     context : int, optional
         Width of the tokens that are looked at; that of the others by default.
     dropout : float
@@ -163,6 +165,7 @@ class Entry(nn.Module):
     tokens : int
         Number of tokens without the class token.
     width : int
+        Values of a token.
     spread : float
         Standard deviation of the first values of both.
     """

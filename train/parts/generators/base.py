@@ -54,9 +54,11 @@ class Generator(nn.Module, ABC):
         Parameters
         ----------
         noisy : (batch, channel, latent frame, row, column)
+            Latents at that level.
         level : (batch,)
             Noise level, in the units of `native`.
         tokens : (batch, token, width)
+            Tokens that condition each clip.
         span : (batch,), optional
             How far a step goes on the clock, from 0 to 1, for a transformer with spans
             (`train.distillation.interval_embedding`).
@@ -137,9 +139,11 @@ class Generator(nn.Module, ABC):
         Parameters
         ----------
         latents, noise : (batch, channel, latent frame, row, column)
+            Clean latents, and the noise that is mixed with them.
         level : int64, (batch,)
             Numbers of the noise levels, from 0 to 999.
         tokens : (batch, token, width)
+            Tokens that condition each clip.
         """
         alpha, sigma = self.mixture(level)
 
@@ -168,6 +172,7 @@ class VideoModel(Protocol):
         Parameters
         ----------
         latent : (channel, latent frame, row, column)
+            Shape of a clip's latents.
         shift : float
             How far its noise levels are moved towards noise.
 

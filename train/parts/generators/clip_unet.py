@@ -144,6 +144,7 @@ class ClipDiffusion(NoiseDiffusion):
     Parameters
     ----------
     unet : UNet3DConditionModel
+        The network that predicts the noise.
     shift : float
         See `train.parts.generators.noise_diffusion.NoiseDiffusion`.
     """

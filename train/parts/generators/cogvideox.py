@@ -39,6 +39,7 @@ class VideoSizes:
     heads, head : int
         Number of heads, and width of each.
     layers : int
+        Number of blocks.
     text : int
         Width of the tokens that condition it.
     time : int
@@ -92,7 +93,9 @@ class VideoDiffusion(Generator):
     Parameters
     ----------
     transformer : CogVideoXTransformer3DModel
+        The network, which may be in half precision.
     latent : (channel, latent frame, row, column)
+        Shape of a clip's latents.
     shift : float
         ``snr_shift_scale`` of the schedule: 1 for the 5B model, 3 for the 2B model.
     """
@@ -134,9 +137,11 @@ class VideoDiffusion(Generator):
         Parameters
         ----------
         noisy : (batch, channel, latent frame, row, column)
+            Latents at that level.
         level : (batch,)
             Number of the noise level, from 0 to 999; between two of them it may be fractional.
         tokens : (batch, token, text)
+            Tokens that condition each clip.
         span : (batch,), optional
             How far a step goes on the clock, from 0 to 1, for a transformer with spans
             (`train.distillation.interval_embedding`).
@@ -207,6 +212,7 @@ class Sampler(GuidedStep):
     Parameters
     ----------
     video : VideoDiffusion
+        The generator whose velocities the step follows.
     null, strength, rise
         See `train.parts.generators.base.Generator.step`.
     """

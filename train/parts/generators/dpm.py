@@ -26,8 +26,11 @@ def sample(step: Sampler, noise: Tensor, condition: Tensor, steps: int) -> Tenso
     step : Sampler
         Whose guidance and whose noise levels are taken.
     noise : (batch, channel, latent frame, row, column)
+        The noise that each clip starts from.
     condition : (batch, token, text)
+        Tokens that condition each clip.
     steps : int
+        Number of steps from noise to clean latents.
     """
     from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 

@@ -179,9 +179,11 @@ def generator_from(
     Parameters
     ----------
     folder : Path
+        Folder of a diffusers pipeline, or of its network alone.
     licence : str
         Of the weights, as the user states it.
     latent : (channel, latent frame, row, column)
+        Shape of a clip's latents.
     shift : float
         See the generators.
     dtype : torch.dtype

@@ -106,6 +106,7 @@ class NoiseStep(GuidedStep):
     Parameters
     ----------
     video : NoiseDiffusion
+        The generator whose noise predictions the step follows.
     null, strength
         See `train.parts.generators.base.Generator.guided`.
     """

@@ -71,6 +71,7 @@ def turned(values: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     Parameters
     ----------
     values : (..., 2 * pair)
+        Queries or keys of an attention.
     cosines, sines : (..., 2 * pair)
         Each pair has the same one twice, as in diffusers.
     """

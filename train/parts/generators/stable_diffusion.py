@@ -37,6 +37,7 @@ class UNetSizes:
     layers : int
         Blocks of a level.
     heads : int
+        Heads of each attention.
     groups : int
         Of the norms. They divide the channels of all levels.
     text : int

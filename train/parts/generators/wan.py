@@ -28,6 +28,7 @@ class WanSizes:
     heads, head : int
         Number of heads, and width of each.
     layers : int
+        Number of blocks.
     inner : int
         Width of the layer inside each perceptron.
     text : int
@@ -115,9 +116,11 @@ class VideoFlow(Generator):
         Parameters
         ----------
         noisy : (batch, channel, latent frame, row, column)
+            Latents at that level.
         level : (batch,)
             Standard deviation of the noise, from 0 to 1.
         tokens : (batch, token, text)
+            Tokens that condition each clip.
         span : (batch,), optional
             How far a step goes, for a transformer with spans (`train.distillation.interval_embedding`).
 
@@ -179,6 +182,7 @@ class FlowStep(GuidedStep):
     Parameters
     ----------
     flow : VideoFlow
+        The generator whose velocities the step follows.
     null, strength
         See `train.parts.generators.base.Generator.guided`.
     """

@@ -37,6 +37,7 @@ def denoising(
     latents, noise : (batch, channel, latent frame, row, column)
         x and e.
     alpha, sigma : (batch, 1, 1, 1, 1)
+        Factors of the clean latents and of the noise.
     """
     noisy = alpha * latents + sigma * noise
     targets = {
@@ -54,6 +55,7 @@ class Denoising:
     Parameters
     ----------
     generator : HasLoss
+        Computes the loss of a batch.
     """
 
     def __init__(self, generator: HasLoss) -> None:

@@ -13,6 +13,7 @@ class Regression:
     Attributes
     ----------
     output, target : str
+        Name of the output, and of what it is compared with: another output, or else an entry of the batch.
     """
 
     output: str

@@ -43,6 +43,7 @@ def captions(clips: Sequence[Pixels], event_words: Sequence[str] | None = None) 
     Parameters
     ----------
     clips : sequence of uint8 (frame, row, column, 3)
+        What is described.
     event_words : sequence of str, optional
         The words that an events file has for each of them.
     """
@@ -132,6 +133,7 @@ class WordTable(nn.Module):
     words : int
         Number of words, without the one that stands for none.
     width : int
+        Values of a word's vector.
     """
 
     def __init__(self, words: int, width: int) -> None:
@@ -152,6 +154,7 @@ def line_up(table: WordTable, words: Sequence[str]) -> None:
     Parameters
     ----------
     table : WordTable
+        Its vectors are changed in place.
     words : sequence of str
         In the order of their numbers, from 1 on.
     """
