@@ -39,7 +39,7 @@ def draft_manifest(
         Name of the recipe, and of the bundle.
     grid, clip, eeg, fmri
         As in `rtdecode.bundle.Manifest`.
-    **more
+    **overrides
         Any other field of the manifest.
     """
     blank: dict[str, Any] = {

@@ -76,7 +76,7 @@ class Schedule(nn.Module):
         return torch.lerp(ends[below], ends[below + 1], place - below)
 
     def remaining(self, now: float) -> float:
-        """Return the share of a sampler's steps that is left at a clock, the inverse of `at`."""
+        """Return the share of a sampler's steps that is left at a clock, the inverse of `clock_at`."""
         if self.predicts == FLOW:
             return now / (self.shift - (self.shift - 1) * now)
         ends = np.concatenate([[0.0], self.clock.double().cpu().numpy()])

@@ -80,7 +80,7 @@ class Student(Trainable):
     """The teacher, the student, and the loss ``flow_map`` between them.
 
     A batch has what the encoder reads, and ``latents`` of clips, ``noise``, and ``left``, the share of a
-    sampler's steps that is left where they are mixed (`train.distillation.clock.Schedule.at`).
+    sampler's steps that is left where they are mixed (`train.distillation.clock.Schedule.clock_at`).
 
     Parameters
     ----------

@@ -148,7 +148,7 @@ class Block(nn.Module):
         self.norm_cross = nn.LayerNorm(sizes.width) if cross else None
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Add to tokens (batch, token, width); `others` are read by a block with `cross` alone."""
+        """Add to tokens (batch, token, width); `context` is read by a block with `cross` alone."""
         normed = self.norm1(tokens)
         tokens = tokens + self.drop(self.attn(normed, normed))
         if self.cross is not None and self.norm_cross is not None:
