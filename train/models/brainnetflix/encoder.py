@@ -43,6 +43,7 @@ class SharedSizes:
     hidden, blocks : int
         Width of the layer inside each block of the perceptron, and number of blocks.
     dropout : float
+        Share of the values of a block's inner layer that are left out in training.
     tokens : int
         Components of the text tokens that their head regresses.
     stem : str
@@ -90,6 +91,7 @@ class Stem(nn.Module):
     Parameters
     ----------
     signals : Signals
+        Shapes of the participant's signals: the number of volumes and voxels counts.
     width : int
         Of the shared space.
     """
@@ -122,7 +124,9 @@ class Residual(nn.Module):
     Parameters
     ----------
     width, hidden : int
+        Components that go in and out, and width of the layer between.
     dropout : float
+        Share of the hidden values that are left out in training.
     """
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
@@ -149,6 +153,7 @@ class Head(nn.Module):
     width : int
         Of what is read.
     components : int
+        Number of principal components; as many as there are values at most.
     shape : sequence of int
         Of what is regressed.
     """
@@ -193,6 +198,7 @@ class SharedEncoder(ConditionEncoder):
     Parameters
     ----------
     sizes : SharedSizes
+        Sizes of the shared space, the perceptron and the heads.
     signals : Signals
         Of the first participant.
     embedding, conditions, width : int

@@ -99,7 +99,9 @@ def find_space(
     windows : mapping
         Name of a participant -> the windows.
     sizes : SharedSizes
+        Says how many components latents and the alignment get.
     alignment : str
+        See `train.models.brainnetflix.plan.BrainNetflixPlan`.
     limit : int, optional
         So many windows of each participant at most are taken, from all over them.
     """
@@ -123,10 +125,13 @@ def viewing_of(windows: Windows, runs: NDArray[Any], space: SharedSpace, alignme
     Parameters
     ----------
     windows : Windows
+        All windows of a participant; those that teach are taken.
     runs : (window,)
         See `train.closed_form.shared_space.Viewing`, of all windows.
     space : SharedSpace
+        Turns what was shown into points.
     alignment : str
+        See `train.models.brainnetflix.plan.BrainNetflixPlan`.
     """
     rows = rows_of(windows)
     signals = windows.normalised(rows)
@@ -154,6 +159,7 @@ def begin_at_layers(
     Parameters
     ----------
     encoder : SharedEncoder
+        Gets the layers of all participants.
     signals : sequence of Signals
         Of every participant.
     viewings : mapping

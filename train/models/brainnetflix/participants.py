@@ -29,6 +29,7 @@ class ParticipantBatches:
         Name -> what is added to the readings of these windows, (window, component), so that they are those of
         a layer that their run did not teach.
     dropout : Dropout
+        How much of signals and captions is left out.
     losses : mapping
         Name of a phase -> names of its losses.
     """
@@ -61,6 +62,7 @@ def check_batches(phases: Mapping[str, Phase], counts: Mapping[str, int]) -> Non
     Parameters
     ----------
     phases : mapping
+        Name of a phase -> the phase, whose `batch` is checked.
     counts : mapping
         Name of a participant -> number of windows that teach.
 

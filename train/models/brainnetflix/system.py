@@ -47,6 +47,7 @@ def pack_others(
     encoder : SharedEncoder
         With the layers of all, or with one that they share.
     names : sequence of str
+        Names of these participants.
     shapes : sequence of Shape or PublishedShape
         Of the system of each.
     """

@@ -31,6 +31,7 @@ class BrainSizes:
     Attributes
     ----------
     trunk : TrunkSizes
+        Sizes of the transformer that reads the tokens of all signals.
     tokens : int
         Tokens of the embedding, without the global token.
     eeg_tokens : int
@@ -93,6 +94,7 @@ class MlpSizes:
     action, categories : int
         See `BrainSizes`.
     dropout : float
+        Share of the values of a residual block that are left out in training.
     """
 
     hidden: int
@@ -139,7 +141,9 @@ class BrainModel(GlobalHeads):
     Parameters
     ----------
     sizes : BrainSizes
+        Sizes of the trunk and the heads, and which signals are read.
     signals : Signals
+        Shapes of the signals that the tokenizers read.
     embedding : int
         Width of the global vector: that of the embeddings of frames and captions.
     """
@@ -196,7 +200,9 @@ class MlpModel(GlobalHeads):
     Parameters
     ----------
     sizes : MlpSizes
+        Sizes of the blocks, the tokens and the heads.
     signals : Signals
+        Shapes of the signals: the number of volumes and voxels counts.
     embedding : int
         See `BrainModel`.
     """

@@ -46,7 +46,9 @@ class CineNeuronSizes:
     Attributes
     ----------
     brain : BrainSizes or MlpSizes
+        The brain model: a transformer of both signals, or a perceptron of fMRI alone.
     memory : MemorySizes
+        The pool of memories, and what is made of it.
     """
 
     brain: BrainSizes | MlpSizes
@@ -90,6 +92,7 @@ class GlobalVector(ConditionEncoder):
     embedding : int
         Its width, which is that of the embeddings of frames.
     brain : BrainModel or MlpModel
+        Makes the global vector and the tokens of the embedding.
     """
 
     embedding: int
@@ -119,7 +122,9 @@ class MemorylessEncoder(GlobalVector):
     Parameters
     ----------
     sizes : CineNeuronSizes
+        Sizes of the brain model, and whether there is an integration.
     signals : Signals
+        Shapes of the signals that the brain model reads.
     embedding, conditions, width : int
         See `train.models.conditioned.encoder.Encoding.build`.
     """
@@ -161,7 +166,9 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
     Parameters
     ----------
     sizes : CineNeuronSizes
+        Sizes of the brain model and of the pool.
     signals : Signals
+        Shapes of the signals that the brain model reads.
     embedding, conditions, width : int
         See `train.models.conditioned.encoder.Encoding.build`.
 
@@ -212,7 +219,9 @@ class RememberingEncoder(GlobalVector, MemoryEncoder):
         Parameters
         ----------
         tokens : (entry, conditions * width)
+            Tokens of each entry's text, one after the other.
         text, image, action : (entry, key)
+            Vectors that entries are found by, of any length; they are kept with length 1.
         """
         self.fill(tokens)
         for keys, values in ((self.text_keys, text), (self.image_keys, image), (self.action_keys, action)):

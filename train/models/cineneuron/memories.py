@@ -127,6 +127,7 @@ class Retrieved(NamedTuple):
     rows : int64, (window, item)
         The best entries, the best first.
     scores : (window, item)
+        Cosines of these entries with the window, added up with `weights`.
     weights : (window, kind)
         The router's weights of `KINDS`; they add up to 1.
     """
@@ -144,6 +145,7 @@ class MixtureOfMemories(nn.Module):
     width : int
         Of the tokens of the brain's embedding.
     sizes : MemorySizes
+        Says how many entries are found, how, and what they are compared by.
     """
 
     compared: Tensor
@@ -216,6 +218,7 @@ class Integration(nn.Module):
     tokens, conditions, text : int
         Tokens of the embedding, and number and width of the condition's tokens.
     alpha : float
+        Weight of the brain's part of the condition (equation 8).
     """
 
     def __init__(
@@ -251,10 +254,12 @@ class Integration(nn.Module):
         Parameters
         ----------
         tokens : (window, token, width)
+            The brain's embedding.
         memories : mapping
             ``image`` and ``action``, as far as they are read -> the vectors of the retrieved entries,
             (window, item, key).
         scores : (window, item), or None where nothing was retrieved
+            Scores of the retrieved entries, see `Retrieved`.
         text : (window, condition, text)
             The text of the best entry.
         """

@@ -44,6 +44,7 @@ class CategoryLoss:
     Attributes
     ----------
     cross_entropy, focal : bool
+        Whether each is part of the loss, see `train.parts.losses.multilabel.MultiLabel`.
     """
 
     cross_entropy: bool = True

@@ -31,7 +31,9 @@ def check_left(excluded: NDArray[np.bool_], items: int) -> None:
     Parameters
     ----------
     excluded : (window, entry)
+        True for entries that a window may not find.
     items : int
+        Number of entries that each window looks up.
 
     Raises
     ------

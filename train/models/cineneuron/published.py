@@ -51,6 +51,7 @@ class PoolClips:
     Attributes
     ----------
     titles : list of str
+        Titles of the clips, by which their targets are read.
     targets : mapping
         Of `train.targets`, by name.
     hashes : callable
@@ -71,6 +72,7 @@ class CineNeuronPublishedPlan(PublishedPlan):
     Attributes
     ----------
     categories : CategoryLoss
+        What the loss of the categories is made of.
     pool : str
         Folder of a data set whose clips are further entries of the pool, whatever was recorded of them. Their
         targets lie beside it, where ``python -m train.targets`` puts them.

@@ -50,6 +50,7 @@ def convert(
     plan, data, phases
         Of the recipe. Of the phases, the adapters are read.
     work : RunContext
+        The run that is made; its `data` is the folder of the data set.
 
     Raises
     ------

@@ -134,7 +134,9 @@ class BrainEncoder(ConditionEncoder):
     Parameters
     ----------
     sizes : EncoderSizes
+        Sizes of the transformers, which signals are read, and how they are fused.
     signals : Signals
+        Shapes of the signals that the tokenizers read.
     embedding : int
         Width of the class vectors: that of the embeddings they are compared with.
     conditions, width : int

@@ -115,10 +115,13 @@ def batch(clips: Clips, mixture: Mixture, shift: float, place: Place) -> Batch:
     Parameters
     ----------
     clips : Clips
+        The clips that rows are drawn from.
     mixture : Mixture
+        How often a modality or the clip before is left out, and the share at noise level 1.
     shift : float
         See `train.models.compact.flow.Denoiser`.
     place : Place
+        Where the batch belongs, which seeds its draws and says its size.
     """
     rows = []
     for n in range(place.size):

@@ -44,6 +44,7 @@ def build(
     seed : int
         Seed of the first weights.
     embedding : int
+        Width of the pooled condition.
     **flow
         Further sizes of `train.models.compact.flow.VideoFlow`.
 

@@ -94,14 +94,19 @@ def distil(
     Parameters
     ----------
     work : RunContext
+        The run, whose stages keep what was trained so far.
     encoder : CompactEncoder
+        The trained encoder, which stands still.
     teacher : Denoiser
         Its guidance and its calm are learned with its steps.
     codec : dict
+        Decodes the clips that are compared, see `train.parts.codecs.fitted_patch.fit_codec`.
     taught, held_out : Clips
         Those that the student learns on, and those on which it is compared with the teacher.
     phases : mapping
+        Name of a phase that teaches the student -> the phase.
     machine : Machine
+        Where the student is trained.
     mixture, how
         See `train.models.compact.plan.FlowSizes`.
     """

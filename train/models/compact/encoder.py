@@ -65,6 +65,7 @@ class CompactEncoder(nn.Module):
         - ``latent_shape``.
 
     embedding : int
+        Width of the pooled condition.
     """
 
     voxels: Tensor
@@ -243,6 +244,7 @@ class CompactEncoder(nn.Module):
         Parameters
         ----------
         glimpses : (batch, frame, value)
+            What the signals tell of each latent frame, as `refiner` returns it.
         cuts : (batch, video frame)
             Probability of a cut. Ignored without EEG.
         route : (batch, 3)
@@ -338,6 +340,7 @@ class CompactEncoder(nn.Module):
         measured, in_range
             As `evidence.Evidence` returns them.
         route : (batch, 3)
+            One-hot, or zeros where there is no signal.
         """
         terms = torch.cat([measured, measured.square()], 1)
         weights = route @ torch.stack([self.get_buffer(f"neither_{name}") for name in ROUTES])

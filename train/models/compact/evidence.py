@@ -95,6 +95,7 @@ class Evidence(nn.Module):
         Parameters
         ----------
         eeg : (batch, channel, sample)
+            Normalised EEG.
         volumes : (batch, slot, voxel)
             Without holes.
         of_eeg, of_fmri : (batch, feature)

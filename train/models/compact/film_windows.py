@@ -50,6 +50,7 @@ class FilmWindows:
     Attributes
     ----------
     work : RunContext
+        The run that keeps the stages.
     taught, held_out, presence, resting : sequence of AnyShowing
         The sessions that teach, those on which choices are made, those that tell what a brain looks like,
         and those in which nothing is watched.
@@ -88,7 +89,9 @@ class FilmWindows:
         Parameters
         ----------
         stems : StemSizes
+            How many features are kept of volumes and EEG.
         sizes : SpaceSizes
+            How much of a frame the space keeps.
         components : int
             Of the glimpses of a clip.
         level : (voxel,)
@@ -228,6 +231,7 @@ class Viewer:
     Attributes
     ----------
     film_windows : FilmWindows
+        The sessions of the participant, and the films they show.
     projection : Projection
         The voxels that are read.
     fitted : dict

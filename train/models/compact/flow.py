@@ -133,6 +133,7 @@ class VideoFlow(nn.Module):
         condition : (batch, condition channel, frame, row, column)
             Channels beyond these are for the sampler, and the network ignores them.
         embedding : (batch, embedding)
+            The pooled condition, see `train.models.compact.encoder.CompactEncoder.condition`.
         """
         clean = self.clean(noisy, level, condition, embedding)
         return (noisy - clean) / level.view(-1, 1, 1, 1, 1)
@@ -316,6 +317,7 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     flow : VideoFlow
+        The network that predicts the velocity.
     shift : float
         How far the noise levels are moved towards noise; 1 leaves them evenly spaced.
     guidance : float

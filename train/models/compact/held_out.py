@@ -30,8 +30,11 @@ class HeldOutClips:
     Parameters
     ----------
     encoder : CompactEncoder
+        Makes the condition of the flow, and says how much each clip is doubted.
     codec : dict
+        Decodes latents, see `train.parts.codecs.fitted_patch.fit_codec`.
     clips : Clips
+        All clips of these sessions.
     measured : (clip, number)
         Evidence of their windows, see `train.models.compact.evidence`.
     sampler : callable

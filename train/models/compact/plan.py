@@ -84,8 +84,11 @@ class RefinedEncoderSizes:
     Attributes
     ----------
     stems : StemSizes
+        How many features are kept of volumes and EEG.
     space : SpaceSizes
+        How much of a frame is kept.
     refiner : RefinerSizes
+        The perceptron that refines glimpses, and its training.
     voxels : int
         Number of voxels that are read.
     embedding : int
@@ -135,9 +138,13 @@ class CompactPlan:
     Attributes
     ----------
     codec : CodecSizes
+        How much of a film the latents keep.
     encoder : RefinedEncoderSizes
+        Sizes of the encoder, and how it is fitted.
     generator : FlowSizes
+        Sizes of the flow, how it is trained, and how clips are drawn.
     machine : Machine
+        Where the flow is trained.
     weights : dict, optional
         Name of a participant -> how much its loss counts in a step, where there are several; 1 where none is
         stated.

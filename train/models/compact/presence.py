@@ -104,12 +104,14 @@ def show(
     Parameters
     ----------
     encoder : CompactEncoder
+        Measures the windows.
     held_out, presence : iterable of (str, dict)
         Of each session in which a film was watched, its kind and its normalised windows by port; see
         `EvidenceByClass`.
     resting : iterable of (str, dict)
         The same of sessions at rest. Where nobody rested, white noise alone is nothing that can be read.
     seed : int
+        Seed of the white noise.
     """
     rng = np.random.default_rng((seed, 71))
     swapped: list[Session] = []
@@ -142,7 +144,9 @@ def fit(encoder: CompactEncoder, evidence: EvidenceByClass, standard: Standard |
     Parameters
     ----------
     encoder : CompactEncoder
+        Gets the limits and the weights of the probabilities.
     evidence : EvidenceByClass
+        What `show` returned, in its own units.
     standard : (number,), (number,), optional
         Middle and scale by which the numbers are standardised; by default those of `held_out`.
 

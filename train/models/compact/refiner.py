@@ -36,6 +36,7 @@ class RefinerSizes:
     rounds : int
         Passes over the windows.
     batch : int
+        Windows of a step; a few more where they do not divide evenly.
     rate, decay : float
         Largest learning rate of AdamW, weight decay.
     folds : int
@@ -59,7 +60,9 @@ class Refiner(nn.Module):
     frames, values : int
         Number of latent frames, and of values of a glimpse.
     width : int
+        Width of the two hidden layers.
     dropout : float
+        Dropout after these layers. The inputs have a quarter of it.
     """
 
     scale: Tensor
@@ -173,9 +176,11 @@ def fit_refiner(
     shots : Shots
         Held out as well.
     sizes : RefinerSizes
+        How the perceptron is trained, and in how many folds.
     titles : (window,)
         Windows of the same number are held out together.
     seed : int
+        Seed of first weights, dropout and the order of windows.
 
     Returns
     -------

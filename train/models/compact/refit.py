@@ -131,12 +131,15 @@ def judged_anew(
     Parameters
     ----------
     run : Path
+        Folder of the finished run.
     tree : dict
         Its ``run.json``.
     parts : dict
         What `train.config.recipe.build` makes of its arguments.
     data : FilmSessions
+        Sessions of the run, as `reopened` returns them.
     work : RunContext
+        As `reopened` returns it, with the run's noise key.
     arrays_of_run : dict
         The weights that are judged.
     """

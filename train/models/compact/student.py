@@ -43,6 +43,7 @@ class Student(Trainable):
     teacher : Denoiser
         The trained sampler. All adapters on its flow are the critic's.
     how : Distillation
+        How the targets of the student are computed.
     """
 
     offered = (FLOW_MAP, MATCHING, CRITIC)

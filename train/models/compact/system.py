@@ -137,7 +137,9 @@ class CompactModel:
     Attributes
     ----------
     encoder : CompactEncoder
+        Turns signals into the condition; ``encode.onnx``.
     denoiser : Denoiser
+        One step of the sampler; ``denoise.onnx``.
     decoder : ClipDecoder
         Decodes scaled latents.
     """
@@ -171,6 +173,7 @@ def pack_another(name: str, encoder: CompactEncoder, weights: Arrays) -> Arrays:
     Parameters
     ----------
     name : str
+        Name of the other participant.
     encoder : CompactEncoder
         With the learned parts that are shared.
     weights : dict

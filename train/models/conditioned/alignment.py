@@ -139,7 +139,9 @@ def of_sessions(
     Parameters
     ----------
     work : RunContext
+        The run, which keeps what is read as a stage.
     data : FilmSessions or RecordedSessions
+        The sessions of the run, those that are held out among them.
     raw : Bundle
         The chain that leaves signals in their own units.
     stats : dict
@@ -198,7 +200,9 @@ def keep_of_set(
     Parameters
     ----------
     work : RunContext
+        The run that keeps the stage.
     windows : SetWindows
+        The data set, which says what is held out.
     taught : Taught
         Those that teach, whose statistics normalise these.
     frame_step : int, optional

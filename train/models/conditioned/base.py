@@ -50,9 +50,13 @@ class SmallBase:
     Attributes
     ----------
     run : Path
+        Folder of the run.
     encoder : ConditionEncoder
+        Its trained brain encoder.
     pooling : nn.Module
+        From embeddings of frames to one, see `train.models.conditioned.trainable.BrainVideo`.
     films : FilmModels
+        Film net, video model and words.
     adapters : dict
         Those of the video model, by name.
     codec : dict

@@ -37,10 +37,13 @@ class Windows:
     Attributes
     ----------
     latents : (window, channel, latent frame, row, column)
+        What the codec or autoencoder makes of the clips.
     words : int64, (window, token, word)
         Numbers of the words of their captions; no token where no phase reads them.
     frames : float32, (window, frame, embedding)
+        Embeddings of frames of the clips.
     text : float32, (window, embedding), or (window, passage, embedding) with `passages`
+        Embeddings of the captions, or of their passages.
     signals : dict
         Port -> its values.
     units : dict or None
@@ -141,10 +144,13 @@ def batch(
     Parameters
     ----------
     windows : Windows
+        The windows that rows are drawn from.
     dropout : Dropout
+        How much of signals and captions is left out.
     losses : mapping
         Name of a phase -> names of its losses.
     place : Place
+        Where the batch belongs, which seeds its draws and says its phase and size.
     count : int, optional
         So many windows, the first ones, are drawn from; all by default.
     """

@@ -70,6 +70,7 @@ class ClipRenderer:
     frames : callable
         Latents -> clips, (window, frame, row, column, 3) uint8.
     mean_clip : (frame, row, column, 3)
+        Mean of the training clips, uint8.
     """
 
     frames: Callable[[Latents], NDArray[np.uint8]]
@@ -90,14 +91,19 @@ def distil(
     Parameters
     ----------
     work : RunContext
+        The run, whose stages keep what was trained so far.
     encoder : ConditionEncoder
+        The trained encoder, which stands still.
     video : Generator
         With the adapters that stay beside its weights.
     windows : Windows
         Those that teach.
     decoder : ClipRenderer
+        Draws the clips on which the student is held against its teacher.
     phases : mapping
+        Name of a phase that teaches the student -> the phase.
     plan : Distils
+        Says how, where and under which guidance the student is taught.
     """
     guidance = plan.sampling.guidance
     device = device_of(plan.machine)
@@ -153,6 +159,7 @@ class _GateWindows:
     first : int
         Number of the first one.
     windows : gates.Windows
+        What they show, on which the student is held against its teacher.
     """
 
     def __init__(self, encoder: ConditionEncoder, windows: Windows, decoder: ClipRenderer) -> None:

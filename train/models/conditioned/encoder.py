@@ -182,6 +182,7 @@ class Encoding(Protocol):
         Parameters
         ----------
         signals : Signals
+            Shapes of the signals that are read.
         embedding : int
             Width of the class vectors: that of the embeddings they are compared with.
         conditions, width : int

@@ -126,9 +126,11 @@ class Material:
     codec : dict
         See `train.parts.codecs.fitted_patch.fit_codec`.
     latents : (window, channel, latent frame, row, column)
+        What the codec makes of the clips.
     pictures : uint8, (window, frame, 3, 32, 48)
         See `train.parts.encoders.film_net.pictures`.
     captions : list of str
+        Caption of each window.
     signals : mapping
         Port -> its values, in their own units.
     units : dict or None
@@ -138,6 +140,7 @@ class Material:
     manifest : Manifest
         The draft, with its provenance.
     projection : Projection
+        The voxels that are read.
     golden : dict
         See `train.data.arrays.golden`.
     held_out : dict
@@ -145,6 +148,7 @@ class Material:
     origin : str
         Where those come from, in a sentence.
     places : Places
+        Which clip each window shows, and where it lies in its film.
     targets : mapping
         Name -> what the plan's descriptions make of the clips, (window, ...).
     cuts : callable or None
@@ -203,8 +207,11 @@ def of_sessions(
     Parameters
     ----------
     work : RunContext
+        The run that keeps the stages.
     data : FilmSessions or RecordedSessions
+        The sessions of the run, of which those that teach are read.
     sizes : FilmSizes
+        What films are reduced to.
     voxels : int
         Number of voxels that are read, those that follow films best.
     name : str

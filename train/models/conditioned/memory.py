@@ -77,7 +77,9 @@ class MemoryEncoder(ConditionEncoder):
         inputs : mapping
             The signals, and what `recall` returned.
         keys : (window, item, key)
+            Keys of the rows that were looked up.
         tokens : (window, item, token, width)
+            Tokens of the captions of these rows.
         """
 
     def check_export(self) -> None:

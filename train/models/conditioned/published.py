@@ -81,13 +81,17 @@ class PublishedPlan:
     Attributes
     ----------
     encoder : Encoding
+        Sizes of the brain encoder.
     video : PublishedVideo
+        The folder of the published weights, and how they are used.
     targets : str
         Where ``python -m train.targets`` has put ``vae``, ``image`` and ``text``.
     conditions : int
         Number of the condition's tokens, as many as the video model reads of a text.
     sampling : Sampling
+        How clips are drawn.
     dropout : Dropout
+        How much of signals and captions is left out in training.
     normalised : bool
         See `train.models.conditioned.trainable.BrainVideo`.
     distillation : Distillation
@@ -479,6 +483,7 @@ class CachedTargets:
     Parameters
     ----------
     cached : Cached
+        The targets of all titles.
     rows : (window,)
         Place of each window among the titles.
     """

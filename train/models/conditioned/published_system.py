@@ -52,6 +52,7 @@ class PublishedVideo:
     Attributes
     ----------
     folder : str
+        Path of the folder.
     licence : str
         Of its weights, as the user states it.
     precision : str
@@ -127,6 +128,7 @@ class PublishedVideo:
         Parameters
         ----------
         latent : (row, column)
+            Rows and columns of the latents.
         clip : (row, column) or None
             What the clips are to have, in pixels; None for what they have.
 
@@ -260,7 +262,9 @@ class PublishedShape:
     Attributes
     ----------
     signals : Signals
+        Shapes of a window's signals.
     latent : (channel, latent frame, row, column)
+        Shape of a clip's latents.
     embedding : int
         Width of the class vectors.
     conditions, width : int
@@ -295,8 +299,11 @@ class PublishedSystem(BrainConditioned):
     weights : dict
         What `packed` made.
     encoder : Encoding
+        Sizes of the brain encoder, as the recipe states them.
     video : PublishedVideo
+        The folder of the published weights, and how they are used.
     sampling : Sampling
+        How clips are drawn.
     adapted : bool
         Whether the video model has its adapters.
 
@@ -383,7 +390,9 @@ class ResizedClips(nn.Module):
     Parameters
     ----------
     decoder : VideoDecoder
+        Decodes latents to clips in the size of the video model.
     size : (row, column)
+        Size of the bundle's clips, pixels.
     """
 
     def __init__(self, decoder: VideoDecoder, size: tuple[int, int]) -> None:

@@ -91,10 +91,15 @@ class SmallPlan:
     Attributes
     ----------
     encoder : Encoding
+        Sizes of the brain encoder.
     video : VideoModel
+        Sizes of the video model.
     films : FilmSizes
+        What films are reduced to.
     sampling : Sampling
+        How clips are drawn.
     dropout : Dropout
+        How much of signals and captions is left out in training.
     voxels : int
         Number of voxels that are read, those that follow films best.
     normalised : bool

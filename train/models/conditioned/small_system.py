@@ -40,7 +40,9 @@ class Shape:
     Attributes
     ----------
     signals : Signals
+        Shapes of a window's signals.
     latent : (channel, latent frame, row, column)
+        Shape of a clip's latents.
     embedding : int
         Width of the class vectors.
     conditions : int
@@ -79,7 +81,9 @@ class FilmModels:
     Attributes
     ----------
     net : FilmNet
+        Embeds frames and captions.
     video : Generator
+        The video model, pretrained under captions.
     vocabulary : Vocabulary
         The words of captions; empty where a run did not keep them.
     words : WordTable
@@ -100,8 +104,11 @@ class SmallSystem(BrainConditioned):
     weights : dict
         What `pack` made.
     encoder : Encoding
+        Sizes of the brain encoder, as the recipe states them.
     video : VideoModel
+        Sizes of the video model, as the recipe states them.
     sampling : Sampling
+        How clips are drawn.
     adapted : bool
         Whether the video model has its adapters. Without them it is as it was pretrained.
     """

@@ -84,6 +84,7 @@ class Sampling:
         Parameters
         ----------
         video : Generator
+            The video model that takes the step.
         null : (token, width)
             What guidance leads away from.
 
@@ -114,6 +115,7 @@ def read_shape(weights: Arrays, kind: type[T]) -> T:
     Parameters
     ----------
     weights : dict
+        Arrays of the run, by name.
     kind : type
         A dataclass with ``signals`` and ``adapters``.
     """
@@ -131,9 +133,13 @@ class BrainConditioned(System):
     Parameters
     ----------
     encoder : ConditionEncoder
+        Makes tokens of signals.
     video : Generator
+        Draws latents under these tokens.
     signals : Signals
+        Shapes of a window's signals.
     sampling : Sampling
+        How clips are drawn.
     device : torch.device, optional
         Where it computes.
     distilled : bool

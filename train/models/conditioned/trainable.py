@@ -34,6 +34,7 @@ class Captioned(Trainable):
     Parameters
     ----------
     video : Generator
+        The video model that is pretrained.
     words : nn.Module
         From the words of a batch to the tokens that the video model reads: a `WordTable`, or the identity
         where a batch holds these tokens.
@@ -61,7 +62,9 @@ class BrainVideo(Trainable):
     Parameters
     ----------
     encoder : ConditionEncoder
+        Makes tokens and class vectors of signals.
     video : Generator
+        Learns to draw latents under these tokens.
     pooling : nn.Module
         From the embeddings of a clip's frames to one of length 1, see `ConditionEncoder.frame_pooling`.
     contrasts : mapping

@@ -78,6 +78,7 @@ class CausalChain:
         floor : float
             See `train.models.haxby.drift.learn_drift`.
         blocks : Blocks
+            Blocks of the runs, whose responses are told apart from drift.
         keep : bool
             Keep the windows for the next call. Must be False for exchanged labels: windows are kept by runs
             and floor, not by labels.
@@ -115,10 +116,13 @@ def window_means(
     Parameters
     ----------
     series : (volume, voxel)
+        Volumes of the run.
     grid : TimingGrid
+        Says which volumes a window has, and its span.
     number : int
         Number of the run.
     tr_s : float
+        Time between volumes, s.
     """
     x: list[Matrix] = []
     spans: list[Span] = []

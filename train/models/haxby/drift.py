@@ -30,8 +30,11 @@ def responses(events: Sequence[Event], labels: Sequence[str], volumes: int, tr_s
     events : sequence of Event
         Blocks of the run, at the times of the responses (not of the stimuli).
     labels : sequence of str
+        Names of the categories, in the order of the columns.
     volumes : int
+        Number of volumes of the run.
     tr_s : float
+        Time between volumes, s.
     """
     middle = tr_s * (np.arange(volumes) + 0.5)
     course = np.zeros((volumes, len(labels)))
@@ -108,7 +111,9 @@ def whitened(rows: Matrix, residuals: Matrix, shrinkage: float) -> Matrix:
     Parameters
     ----------
     rows : (row, voxel)
+        Spatial patterns, such as those of the slow part of runs.
     residuals : (volume, voxel)
+        Noise of the volumes, scaled so that S is its covariance.
     shrinkage : float
         s, in (0, 1].
     """

@@ -107,9 +107,11 @@ def judge_runs(show: Decode, bundle: Bundle, data: Path | None, runs: list[int])
     show : callable
         See `train.evaluation.result.Decode`.
     bundle : Bundle
+        Bundle of the classifier, which says how windows are cut.
     data : Path or None
         See `train.data.haxby.folder`.
     runs : list of int
+        Numbers of the runs to judge on.
     """
     trained_runs = set(bundle.manifest.provenance.get("runs", [])) & set(runs)
     if trained_runs:

@@ -44,6 +44,7 @@ class HaxbyRuns:
     runs : str
         Numbers of the runs that are trained on, ``1-8`` for example.
     grid : TimingGrid
+        When windows and their volumes lie, and the haemodynamic lag.
     baseline : Baseline
         How the level of a run is followed.
     others : str

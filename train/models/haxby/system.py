@@ -61,6 +61,7 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     Parameters
     ----------
     manifest : Manifest
+        Says what signals come in, and the number of frames of a clip.
     weights : dict
         ``weights`` (voxel, label), ``offset`` (label,), ``pictures`` (label, row, column, 3).
     """

@@ -28,6 +28,7 @@ class Trials:
     x : (window, voxel)
         Mean of each window's volumes.
     spans : list of (run, start_s, stop_s)
+        Run of each window, and when in it the window starts and stops.
     """
 
     x: Score
@@ -55,6 +56,7 @@ class Choice:
     floor : float
         Share of the drift's variance that lies in no particular pattern (`train.models.haxby.drift`).
     shrinkage : float
+        Shrinkage of the covariance in the discriminant analysis, in (0, 1].
     temperature : float
         Divisor of the logits.
     """
@@ -155,9 +157,11 @@ def choose(
     by_floor : mapping
         Floor of the drift components -> windows, by the runs that were learned from.
     blocks : Blocks
+        Blocks of the runs, with their categories.
     runs : sequence of int
         Training runs.
     candidates : Candidates
+        The values that are tried.
     """
     # The correction first, at a middle floor; the others are then chosen at that correction.
     middle = by_floor[candidates.floors[len(candidates.floors) // 2]]
@@ -187,6 +191,7 @@ def plateau(values: Sequence[float], accuracy: Score, blocks: int) -> float:
     values : sequence of float
         Ascending.
     accuracy : (value,)
+        Accuracy under each value, as a share.
     blocks : int
         Number of independent blocks behind each accuracy.
     """

@@ -55,13 +55,17 @@ class AugmentedBatches:
     Attributes
     ----------
     windows : Windows
+        The windows that rows are drawn from.
     dropout : Dropout
+        How much of signals and captions is left out.
     losses : mapping
         Name of a phase -> names of its losses.
     pictures : uint8, (window, frame, 3, 32, 48)
+        Frames of the clips, see `train.parts.encoders.film_net.pictures`.
     net : FilmNet
         It stands still.
     augmentation : Augmentation
+        How often frames and captions are changed.
     """
 
     windows: Windows
@@ -147,9 +151,11 @@ class VariantBatches:
         Their targets may hold `IMAGE_VARIANTS` and `TEXT_VARIANTS`, (window, frame, variant, embedding), of
         which variant 0 is unchanged. Captions of whole clips have one frame.
     dropout : Dropout
+        How much of signals and captions is left out.
     losses : mapping
         Name of a phase -> names of its losses.
     variants : Variants
+        How often a changed frame or caption is taken.
     """
 
     windows: Windows

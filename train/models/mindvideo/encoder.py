@@ -36,6 +36,7 @@ class SpaceTimeSizes:
     Attributes
     ----------
     trunk : TrunkSizes
+        Sizes of the blocks over space and time.
     patch : int
         Voxels of a patch.
     dropout : float
@@ -100,7 +101,9 @@ class SpaceTimeEncoder(AttendingEncoder):
     Parameters
     ----------
     sizes : SpaceTimeSizes
+        Sizes of patches, blocks and head, and what guidance leads away from.
     signals : Signals
+        Shapes of the signals: the number of volumes and voxels counts.
     embedding, conditions, width : int
         See `train.models.conditioned.encoder.Encoding.build`.
 

@@ -34,6 +34,7 @@ class MindVideoPlan(SmallPlan):
     pretrain : MaskedSizes or None
         How hidden patches are predicted, for recipes with a phase ``masked``, and on which other data first.
     augmentation : Augmentation
+        How often frames and captions are changed before they are embedded.
     contrast : str
         Which contrasts stay in the phases: ``both``, ``text``, ``image`` or ``none``. Those that stay have
         the weight of all together.

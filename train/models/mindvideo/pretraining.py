@@ -54,6 +54,7 @@ class MaskedSizes:
     Attributes
     ----------
     decoder : TrunkSizes
+        Sizes of the decoder that predicts hidden patches.
     share : float
         Of the patches that are hidden in each volume.
     data : str
@@ -110,6 +111,7 @@ class VolumeBatches:
     Attributes
     ----------
     windows : Windows
+        Windows with volumes alone; each volume is a row by itself.
     patches : int
         Of a volume.
     unlabelled : float32, (volume, voxel), or None
@@ -205,16 +207,21 @@ def begin(
     Parameters
     ----------
     work : RunContext
+        The run, whose stages keep what was trained so far.
     encoder : SpaceTimeEncoder
+        It is changed in place.
     windows : Windows
         Those that teach.
     how : MaskedSizes or None
+        What is hidden, and what to begin with; None for recipes without a phase ``masked``.
     phases : mapping
         All phases of the recipe.
     target : SetWindows or None
         The data set of the training, whose held-out windows take part nowhere.
     seed : int
+        Seed of the decoder's first weights and of the training.
     machine : Machine
+        Where the encoder is trained.
 
     Returns
     -------

@@ -37,6 +37,7 @@ class MindVideoPublishedPlan(PublishedPlan):
     pretrain : MaskedSizes or None
         How hidden patches are predicted, for recipes with a phase ``masked``, and on which other data first.
     augmentation : Variants
+        How often a changed frame or caption is taken.
     contrast : str
         Which contrasts stay in the phases: ``both``, ``text``, ``image`` or ``none``. Those that stay have
         the weight of all together.

@@ -94,7 +94,9 @@ def predicted(
     weights : dict
         Of a run of this plan.
     subject : str
+        The participant, one of those that the run learned from.
     x : (window, voxel)
+        Mean volumes of the windows, before they are standardised.
     features : (window, feature)
         All that the release has; those that were learned are taken.
 

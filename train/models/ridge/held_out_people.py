@@ -34,7 +34,9 @@ class _JudgedRun:
     Attributes
     ----------
     person, film : str
+        Who watched, and what.
     windows : int
+        Number of windows.
     scores : dict
         Number of candidates -> (window,).
     shifted : dict
@@ -95,7 +97,9 @@ def judged(division: FeatureSet, fitted: Fitted, subject: str | None) -> Evaluat
     Parameters
     ----------
     division : FeatureSet
+        The data set, which says what runs are judged.
     fitted : Fitted
+        The maps and their provenance.
     subject : str or None
         A participant who is judged alone; None for all.
 

@@ -39,7 +39,9 @@ class PatchRidgePlan:
     Attributes
     ----------
     codec : CodecSizes
+        How much the latents keep, and how many components of a clip are predicted.
     encoder : StemSizes
+        How many features are kept of volumes and EEG.
     gain : float
         A ridge prediction has the share R^2 of its target's variance. It is multiplied by R^-(2 gain), so
         that with 1/2 a clip has the contrast of the film.
@@ -106,6 +108,7 @@ def fit_latents(
     clips : sequence of uint8, (window, frame, row, column, 3)
         Those of each participant.
     plan : PatchRidgePlan
+        Its `codec` says how much is kept.
 
     Returns
     -------

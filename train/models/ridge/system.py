@@ -85,6 +85,7 @@ def graphs(manifest: Manifest, weights: Arrays) -> dict[str, ModelProto]:
     Parameters
     ----------
     manifest : Manifest
+        Says what signals come in.
     weights : dict
         As `train.models.ridge.plan` fits them.
     """
