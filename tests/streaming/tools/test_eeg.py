@@ -130,8 +130,7 @@ def test_every_stream_has_a_line_a_second_with_what_was_lost(network: dict[str, 
         last = stream_lines[-1]
         assert 1 <= len(stream_lines) <= seconds + 1
         assert last["rate_hz"] == pytest.approx(500, rel=1e-3)
-        # Each gap of the amplifier has 100 samples; a machine that cannot keep up loses more.
-        assert last["lost_samples"] >= 100 * last["gaps"] > 0
+        assert last["lost_samples"] == 100 * last["gaps"] > 0, last
         assert last["triggers"] >= 1
         assert last["artifact_residual_db"] is None
         assert last["age_ms"] >= 0
