@@ -1,4 +1,4 @@
-"""What it costs to look at every value at the door: share of a core for the EEG, time for a volume.
+"""What it costs to look at every value as it comes in: share of a core for the EEG, time for a volume.
 
 python -m benchmarks.checks    # writes results/checks.json
 
@@ -62,13 +62,13 @@ def _eeg_check() -> Callable[[int], None]:
     rng = np.random.default_rng(0)
     data = rng.normal(0, 800, (_CHANNELS, _CHUNK)).astype(np.float32)
     names = tuple(f"E{index}" for index in range(_CHANNELS))
-    door = SampleValidator(names, np.arange(_CHANNELS), 38.0)
+    validator = SampleValidator(names, np.arange(_CHANNELS), 38.0)
     rate = RateCheck(_SFREQ)
 
     def check(index: int) -> None:
         times = (index * _CHUNK + np.arange(_CHUNK)) / _SFREQ
         rate.push(times, float(times[-1]))
-        door.push(data, times)
+        validator.push(data, times)
 
     return check
 
@@ -77,11 +77,11 @@ def _volume_check() -> Callable[[int], None]:
     rng = np.random.default_rng(0)
     data = rng.normal(1000, 100, _SHAPE).astype(np.float32)
     vector = data.reshape(-1)[:_FEATURES].copy()
-    door = VolumeValidator(Resting(np.full(_FEATURES, 1000.0), np.full(_FEATURES, 100.0), centred=False))
+    validator = VolumeValidator(Resting(np.full(_FEATURES, 1000.0), np.full(_FEATURES, 100.0), centred=False))
 
     def check(index: int) -> None:
-        door.fill(index, data)
-        door.judge(index, vector, None)
+        validator.fill(index, data)
+        validator.judge(index, vector, None)
 
     return check
 

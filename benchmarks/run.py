@@ -62,15 +62,15 @@ def main() -> None:
     rows += volumes.rows(scanner)
     magnet = {"beside": eeg.under_load()} | eeg.measure(_MAGNET_S)
     rows += eeg.rows(magnet)
-    door = checks.measure()
-    rows += checks.rows(door)
+    value_checks = checks.measure()
+    rows += checks.rows(value_checks)
     clips = judging.measure(_JUDGED_FRAMES)
     rows += judging.rows(clips)
     installed = install.measure()
     rows += [("core install, wheels at hand", installed["seconds"], INSTALL_S, "s")]
     _show(rows, late)
     figures = {"rounds": rounds, "live": live, "probe_p99_ms": late, "install": installed}
-    figures |= {"volumes": scanner, "eeg": magnet, "checks": door, "judging": clips}
+    figures |= {"volumes": scanner, "eeg": magnet, "checks": value_checks, "judging": clips}
     write(_OUT, figures)
 
 

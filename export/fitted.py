@@ -171,7 +171,9 @@ def golden_inputs(base: Bundle, recorded: Recorded, fitted: Fitted) -> Arrays:
     if recorded.fmri is not None and fitted.voxels is not None:
         rows = recorded.fmri.rows[:_GOLDEN]
         volumes = recorded.fmri.volumes[:, fitted.voxels] / fitted.statistics["fmri_scale"]
-        inputs["fmri"], inputs["fmri_mask"] = volumes[rows] * (rows >= 0)[:, :, None], rows >= 0
+        received = rows >= 0
+        inputs["fmri"] = volumes[rows] * received[:, :, None]
+        inputs["fmri_mask"] = received
     return golden(inputs)
 
 

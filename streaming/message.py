@@ -28,3 +28,17 @@ def encode(message: Message) -> bytes:
     specs = [[name, array.dtype.str, list(array.shape)] for name, array in arrays.items()]
     head = json.dumps({"head": message.head, "arrays": specs}).encode()
     return b"".join([LENGTH.pack(len(head)), head, *(array.tobytes() for array in arrays.values())])
+
+
+def decode(raw: memoryview) -> Message:
+    """Read a message that `encode` wrote, into arrays of its own."""
+    (length,) = LENGTH.unpack_from(raw)
+    offset = LENGTH.size + length
+    tree = json.loads(bytes(raw[LENGTH.size : offset]))
+    arrays: dict[str, Array] = {}
+    for name, dtype, shape in tree["arrays"]:
+        count = int(np.prod(shape))
+        # Copied, because the slot of a mailbox is written again as soon as it is free.
+        arrays[name] = np.frombuffer(raw, dtype, count, offset).reshape(shape).copy()
+        offset += arrays[name].nbytes
+    return Message(tree["head"], arrays)

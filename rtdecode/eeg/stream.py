@@ -252,13 +252,13 @@ class EegStream:
 
     def lacking(self, times: Times, mask: NDArray[np.bool_]) -> float:
         """Return the share of values at ascending times, (n,), that are unmasked and yet invalid."""
-        return self._door.missing(times, mask, self.montage.sfreq)
+        return self._validator.missing(times, mask, self.montage.sfreq)
 
     def notes(self) -> list[str]:
         """Return what went wrong with the values since the last call, one sentence for each fault."""
         notes = self._notes
         self._notes = []
-        return notes + self._door.notes()
+        return notes + self._validator.notes()
 
     def _far_off(self, values: Float, mask: NDArray[np.bool_]) -> bool:
         """Return whether the level of a window is far from that of training; note it when it begins."""
@@ -292,7 +292,7 @@ class EegStream:
             **clock,
             **counts,
             **self._cleaner.report(),
-            "nonfinite_samples": self._nonfinite + self._door.samples,
+            "nonfinite_samples": self._nonfinite + self._validator.samples,
             "values": self._values,
             "bad_channels": self._cap.bad_channels,
             "too_many_bad": self._cap.too_many,
@@ -312,14 +312,14 @@ class EegStream:
         # Samples that still wait belong to the old montage and go through the old chain.
         self._clean()
         if self.samples:
-            # Clock and door are replaced below, and their counts with them.
+            # Clock and validator are replaced below, and their counts with them.
             self._past = {name: self._clock.report()[name] + n for name, n in self._past.items()}
             # The clock that follows begins with an epoch of its own, and that is no jump of the stamps.
             self._past["epochs"] -= 1
-            self._nonfinite += self._door.samples
-            self._notes += self._door.notes()
+            self._nonfinite += self._validator.samples
+            self._notes += self._validator.notes()
         present = picks[picks != channels.ABSENT]
-        self._door = SampleValidator(montage.channels, present, self._keep_s)
+        self._validator = SampleValidator(montage.channels, present, self._keep_s)
         self._gone = 0
         self._rate = RateCheck(montage.sfreq)
         self.montage = montage
@@ -338,7 +338,7 @@ class EegStream:
             self.first = float(piece.times[0])
         self.samples += data.shape[1]
         self._gone += piece.lost
-        data, gone = self._door.push(data, piece.times)
+        data, gone = self._validator.push(data, piece.times)
         if gone is None:
             self._wait(data, piece.times)
             return

@@ -1,7 +1,7 @@
 """One run of the scanner: its clock, its volumes, and which of its windows have gone out.
 
-A volume comes in as the scanner exported it. Invalid voxels are filled in (`volume_door`), the features are
-read where the head lies (`head`) and judged, volumes brighter than the steady state are dropped
+A volume comes in as the scanner exported it. Invalid voxels are filled in (`volume_validity`), the features
+are read where the head lies (`head`) and judged, volumes brighter than the steady state are dropped
 (`saturation`), and the rest are normalised and kept for the windows that read them.
 """
 
@@ -120,14 +120,14 @@ class Run:
         # Number of files when these windows were last looked at.
         self._looked = 0
         self.head: Head | None = None
-        self._door: VolumeValidator | None = None
+        self._validator: VolumeValidator | None = None
         if bundle.manifest.fmri is not None:
             # Today's resting level, where it was measured, is a better start than training's.
             today = {} if calibration is None else {"fmri_mean": calibration.warmup_mean}
             stats = bundle.stats | today
             self._normalizer = normalizer(stats, bundle.manifest.fmri.baseline)
             resting = plausible.resting(bundle.stats, today.get("fmri_mean"))
-            self._door = VolumeValidator(resting)
+            self._validator = VolumeValidator(resting)
             self._onset = Onset(bundle.stats["fmri_scale"])
         if bundle.projection is not None:
             self.head = Head(bundle, calibration)
@@ -136,7 +136,7 @@ class Run:
         """Return whether windows need not wait for this volume: it is in, or will not be used."""
         if index in self._ring:
             return True
-        unusable = self._door is not None and index in self._door.unusable
+        unusable = self._validator is not None and index in self._validator.unusable
         return self.fmri and (unusable or index in self._onset.dropped)
 
     def add(self, volume: Volume, now: Callable[[], float] | None) -> None:
@@ -201,8 +201,8 @@ class Run:
         self.released = True
         self._lacking.clear()
         self._ring = VolumeRing(1)
-        if self._door is not None:
-            self._door.release()
+        if self._validator is not None:
+            self._validator.release()
         if self.head is not None:
             self.head.release()
 
@@ -220,7 +220,7 @@ class Run:
 
     def notes(self) -> list[str]:
         """Return what went wrong with the volumes since the last call, one sentence for each fault."""
-        return self._door.notes() if self._door is not None else []
+        return self._validator.notes() if self._validator is not None else []
 
     def _vector(self, volume: Volume) -> tuple[Float, NDArray[np.bool_] | None] | None:
         """Read the features of a volume, before normalisation.
@@ -234,8 +234,8 @@ class Run:
             Where the volume as a whole is a hole.
         """
         assert self.head is not None
-        assert self._door is not None
-        filled = self._door.fill(volume.index, volume.data)
+        assert self._validator is not None
+        filled = self._validator.fill(volume.index, volume.data)
         if filled is None:
             return None
         data, holes = filled
@@ -243,7 +243,9 @@ class Run:
         if self.check is None and self._bundle.projection is not None:
             trained = self._bundle.projection
             self.check = _apart((trained.shape, trained.affine), (volume.data.shape, volume.affine))
-        return self._door.judge(volume.index, vector, None if holes is None else self.head.touched(holes))
+        return self._validator.judge(
+            volume.index, vector, None if holes is None else self.head.touched(holes)
+        )
 
     def begins_again(self, volume: Volume) -> bool:
         """Return whether a volume shows that the scanner began this run's series once more.
@@ -366,15 +368,15 @@ class Run:
     @property
     def values(self) -> str | None:
         """What the values of the newest volume were, and what the bundle expects; None before the first."""
-        return self._door.newest if self._door is not None else None
+        return self._validator.newest if self._validator is not None else None
 
     def counts(self, now_at: float) -> dict[str, int]:
         """Count volumes (received, missing by now, saturated, unusable) and invalid voxels."""
         missing = self.due(now_at) - len(self.received) if self.clock.is_placed else 0
         dropped = len(self._onset.dropped) if self.fmri else 0
         counts = {"volumes": len(self.received), "missing": missing, "saturated": dropped}
-        counts["implausible"] = len(self._door.unusable) if self._door is not None else 0
-        counts["nonfinite_voxels"] = self._door.voxels if self._door is not None else 0
+        counts["implausible"] = len(self._validator.unusable) if self._validator is not None else 0
+        counts["nonfinite_voxels"] = self._validator.voxels if self._validator is not None else 0
         return counts
 
     def report(self, origin_at: float | None, now_at: float) -> dict[str, Any]:

@@ -201,7 +201,8 @@ class FilmWindow:
             surface = pygame.display.set_mode(sizes[screen], flags, display=screen, vsync=1)
             pygame.mouse.set_visible(False)
             return surface
-        (width, height), zoom = sizes[0], max(1, round(_WINDOW / film.width))
+        width, height = sizes[0]
+        zoom = max(1, round(_WINDOW / film.width))
         scale = min(zoom, 0.9 * width / film.width, 0.9 * height / film.height)
         size = (max(1, int(film.width * scale)), max(1, int(film.height * scale)))
         return pygame.display.set_mode(size, pygame.SCALED, vsync=1)

@@ -4,17 +4,14 @@ A message is a head of plain JSON values with named arrays, and takes one slot o
 dropped.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from multiprocessing.context import SpawnContext
 from typing import Any
 
-import numpy as np
-
 from rtdecode.bundle import Bundle
 from rtdecode.types import Array, Window
-from streaming.message import LENGTH, Message, encode
+from streaming.message import Message, decode, encode
 from streaming.session.slices import PLANES, SIDE
 from streaming.status import Status
 
@@ -67,7 +64,7 @@ class Mailbox:
         if not self._full.acquire(timeout=timeout):
             return None
         start = (self._got % self._slots) * self._slot_bytes
-        message = _decode(memoryview(self._memory).cast("B")[start : start + self._slot_bytes])
+        message = decode(memoryview(self._memory).cast("B")[start : start + self._slot_bytes])
         self._got += 1
         self._free.release()
         return message
@@ -105,16 +102,3 @@ def pack_status(status: Status, arrays: Mapping[str, Array] | None = None, *, en
 def unpack_status(message: Message) -> Status:
     """Read the status of a message."""
     return Status.from_json(message.head["status"])
-
-
-def _decode(raw: memoryview) -> Message:
-    (length,) = LENGTH.unpack_from(raw)
-    offset = LENGTH.size + length
-    tree = json.loads(bytes(raw[LENGTH.size : offset]))
-    arrays: dict[str, Array] = {}
-    for name, dtype, shape in tree["arrays"]:
-        count = int(np.prod(shape))
-        # Copied, because the slot is written again as soon as it is free.
-        arrays[name] = np.frombuffer(raw, dtype, count, offset).reshape(shape).copy()
-        offset += arrays[name].nbytes
-    return Message(tree["head"], arrays)

@@ -33,7 +33,6 @@ from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError
 from train.config import builders
-from train.config.run_files import weights_digest
 
 if TYPE_CHECKING:
     from train.config.training_films import TrainingFilm
@@ -129,6 +128,9 @@ class Recipe:
         for key in ("teacher", "base"):
             run = getattr(self.common, key)
             if run is not None:
+                # Imported here, because it imports onnx, which reading a recipe does not take.
+                from train.config.run_files import weights_digest
+
                 values[key] = weights_digest(run)
         return values
 

@@ -301,7 +301,8 @@ class VolumeAssembler:
         return self._place_all(run) if has_layout else []
 
     def _place_all(self, run: SliceRun) -> list[Stacked]:
-        run.basis, run.count = "instance", len(run.layout.instances)
+        run.basis = "instance"
+        run.count = len(run.layout.instances)
         slots = run.unplaced
         run.unplaced = []
         return self._take_again(run, slots)
