@@ -94,6 +94,12 @@ def demo(
             show_default=False,
         ),
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="A bundle's folder, or the name of a shipped one; default: phantom.", show_default=False
+        ),
+    ] = None,
     recorded: Annotated[
         bool, typer.Option("--recorded", help="Play two runs of recorded human fMRI instead of simulating.")
     ] = False,
@@ -114,6 +120,7 @@ def demo(
         recorded=recorded,
         film=film,
         detail=detail,
+        bundle=bundle,
         dashboard=dashboard,
         outlet=outlet,
         osc=osc,

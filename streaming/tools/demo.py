@@ -59,6 +59,7 @@ def run(
     osc: str | None = None,
     group_readable: bool = False,
     detail: float | None = None,
+    bundle: str | None = None,
 ) -> int:
     """Run a session and show what came of it.
 
@@ -83,6 +84,9 @@ def run(
         Whether the group may read what the session writes.
     detail : float, optional
         Share of the detail that the brain did not tell; by default the bundle's.
+    bundle : str, optional
+        The bundle that decodes the simulated participant, a folder or the name of a shipped one; by default
+        `_VIDEO`. The scanner takes its repetition time.
 
     Returns
     -------
@@ -92,9 +96,11 @@ def run(
     Raises
     ------
     UsageError
-        If the folder is in use, if there is no such film or it is shorter than `seconds`, if a film is
-        named for recorded runs, if the page cannot be served at its address, if OSC cannot be sent, or if the
-        bundle cannot keep `detail`.
+        If the folder is in use, if there is no such film or it is shorter than `seconds`, if a film or a
+        bundle is named for recorded runs, if the page cannot be served at its address, if OSC cannot be sent,
+        or if the bundle cannot keep `detail`.
+    BundleError
+        If there is no such bundle.
     """
     if recorded and film is not None:
         raise UsageError(
@@ -103,9 +109,19 @@ def run(
             "or --recorded.",
             film=film,
         )
+    if recorded and bundle is not None:
+        raise UsageError(
+            "demo-bundle-conflict",
+            "--bundle {bundle}: --recorded plays runs that {own} alone decodes. Leave out --bundle or "
+            "--recorded.",
+            bundle=bundle,
+            own=_CATEGORIES,
+        )
+    bundle_name = bundle or (_CATEGORIES if recorded else _VIDEO)
+    loaded = bundles.load(bundle_name)
     if detail is not None:
         # Refused here, before any program starts; the session checks it again.
-        check_detail(bundles.load(_CATEGORIES if recorded else _VIDEO), detail)
+        check_detail(loaded, detail)
     page = None
     if dashboard is not None:
         check_installed()
@@ -138,7 +154,12 @@ def run(
         if recorded:
             code = _recorded(folder, length, flags, token, console, stopped)
         else:
-            code = _simulated(folder, length, film_name, flags, token, console, stopped)
+            # The scanner measures as often as the bundle was trained; the default serves one without fMRI.
+            tr = loaded.manifest.grid.tr
+            player_flags = [] if tr is None else ["--tr", f"{float(tr):g}"]
+            code = _simulated(
+                folder, length, film_name, bundle_name, player_flags, flags, token, console, stopped
+            )
     films = sorted(folder.glob("**/film.mp4"))
     if open_film and code == 0 and films:
         webbrowser.open(films[0].resolve().as_uri())
@@ -166,6 +187,8 @@ def _simulated(
     folder: Path,
     seconds: float,
     film: str,
+    bundle: str,
+    player_flags: Sequence[str],
     flags: Sequence[str],
     token: str | None,
     console: Console,
@@ -185,8 +208,8 @@ def _simulated(
     private.folder(volumes)
     length = ["--seconds", f"{seconds:g}"]
     sources = ["--lsl", name, "--fmri-dir", str(volumes), "--truth", str(truth), *length]
-    player = ["simulate", *sources, "--preset", "easy", "--film", film]
-    reader = ["stream", *sources, "--bundle", _VIDEO, *flags]
+    player = ["simulate", *sources, "--preset", "easy", "--film", film, *player_flags]
+    reader = ["stream", *sources, "--bundle", bundle, *flags]
     return _session(player, reader, token, folder, volumes, console, stopped)
 
 

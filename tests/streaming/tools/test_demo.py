@@ -138,23 +138,46 @@ def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_p
         demo.run(out=tmp_path / "out", recorded=True, film="shapes")
     with refused(UsageError, "detail-unsupported", detail=0.5):
         demo.run(out=tmp_path / "out", recorded=True, detail=0.5)
+    with refused(UsageError, "demo-bundle-conflict", bundle="phantom", own="haxby"):
+        demo.run(out=tmp_path / "out", recorded=True, bundle="phantom")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = list[tuple[list[str], list[str]]]()
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
+    """Return the two commands of each demo that is run from now on, none of which is started."""
+    called = list[tuple[list[str], list[str]]]()
 
     def session(player: list[str], reader: list[str], *_log: object) -> int:
-        commands.append((player, reader))
+        called.append((player, reader))
         return 0
 
     monkeypatch.setattr(demo, "_session", session)
+    return called
+
+
+def _value(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def test_the_scanner_of_the_demo_measures_as_often_as_the_bundle_was_trained(
+    tmp_path: Path, commands: list[tuple[list[str], list[str]]]
+) -> None:
+    for name in ("phantom", "cinesync-tiny"):
+        demo.run(out=tmp_path / name, film="shapes", bundle=name)
+    read = [(_value(reader, "--bundle"), _value(player, "--tr")) for player, reader in commands]
+    assert read == [("phantom", "0.8"), ("cinesync-tiny", "0.8")]
+
+
+def test_a_short_film_is_shown_for_as_long_as_it_is(
+    tmp_path: Path, commands: list[tuple[list[str], list[str]]]
+) -> None:
     film = tmp_path / "short.mp4"
     write_mp4(film, np.zeros((130, 48, 64, 3), np.uint8), 25)
     demo.run(film=str(film), out=tmp_path / "all")
     demo.run(film=str(film), out=tmp_path / "less", seconds=4.5)
     demo.run(out=tmp_path / "own")
-    lengths = [{words[words.index("--seconds") + 1] for words in both} for both in commands]
+    lengths = [{_value(words, "--seconds") for words in both} for both in commands]
     assert lengths == [{"5.25"}, {"4.5"}, {"60"}]
     with refused(UsageError, "film-too-short", film=str(film), duration_s=5.25, required_s=6.0):
         demo.run(film=str(film), out=tmp_path / "more", seconds=6.0)
