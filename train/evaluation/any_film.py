@@ -25,6 +25,7 @@ from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS
 from rtdecode.phantom.film.watched import KINDS, NONE, watched
 from rtdecode.phantom.session import PhantomSession
+from rtdecode.scores.events import told_of
 from train.config.builders import Later
 from train.config.recipe import numbers
 from train.config.run_context import Arrays, RunContext
@@ -32,6 +33,7 @@ from train.data.arrays import averaged_signals
 from train.data.film_windows import check_adjacent, on_grid
 from train.data.phantom import (
     Participant,
+    events,
     session_arrays,
     session_spans,
     whole_windows,
@@ -347,7 +349,16 @@ class _Watched:
             inputs = self._inputs(chain([session], again), rows[number])
             controls = self._controls(trial, session.seconds, rows[number])
             # The clips of simulated sessions lie where their windows do.
-            return HeldOutWindows(number, inputs, truth.where, truth, controls, session, rows[number])
+            return HeldOutWindows(
+                number,
+                inputs,
+                truth.where,
+                truth,
+                controls,
+                session,
+                rows[number],
+                event_words=told_of(truth.where, events({truth.where[0][0]: session.film})),
+            )
 
         return HeldOutSessions(f"{title(self.who.film)}, {self.who.preset}", rows, sum(counts), windows)
 

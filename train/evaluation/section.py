@@ -45,6 +45,7 @@ SHIPPED = {
     "ceiling": "train.evaluation.sections.ceiling:Ceiling",
     "condition": "train.evaluation.sections.condition:ConditionVectors",
     "gains": "train.evaluation.sections.gains:Gains",
+    "categories": "train.evaluation.sections.categories:CategoryNaming",
 }
 ALL_SECTIONS = ",".join(SHIPPED)
 # Those that are scored only where they are asked for.
@@ -115,6 +116,8 @@ class HeldOutWindows:
         The session itself where it was simulated.
     rows : (window,) int64 or None
         Places of the windows among those of the session; None where these are all.
+    event_words : sequence of str
+        The words that an events file has for what each window shows, of simulated sessions.
     """
 
     number: int
@@ -124,6 +127,7 @@ class HeldOutWindows:
     controls: Mapping[str, Arrays] = field(default_factory=dict)
     session: PhantomSession | None = None
     rows: NDArray[np.int64] | None = None
+    event_words: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,54 @@ class Attends(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Categories:
+    """Categories that a system names, of which several may hold at once.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In the order of the axis `category`.
+    training_share : (category,)
+        Share of the training windows that showed each.
+    """
+
+    names: tuple[str, ...]
+    training_share: NDArray[np.float64]
+
+
+@runtime_checkable
+class NamesCategories(Protocol):
+    """A system that may say which categories windows show.
+
+    Attributes
+    ----------
+    categories : Categories or None
+        None of a run that kept no names.
+    """
+
+    @property
+    def categories(self) -> Categories | None:
+        """What it names."""
+        ...
+
+    def category_probabilities(self, inputs: Arrays) -> NDArray[np.floating]:
+        """Return how likely each category is in windows, port -> a row for each: (window, category)."""
+        ...
+
+    def shown_categories(self, clips: Sequence[Pixels], event_words: Sequence[str]) -> NDArray[np.floating]:
+        """Say which categories are shown: (window, category), 1 where it is.
+
+        Parameters
+        ----------
+        clips : sequence of uint8 (frame, row, column, 3)
+            What each window shows.
+        event_words : sequence of str
+            The words that an events file has for each.
+        """
+        ...
+
+
 class System(ABC):
     """A trained decoder.
 

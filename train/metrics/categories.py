@@ -58,7 +58,7 @@ class CategoryAccuracies:
 def category_accuracies(
     probabilities: NDArray[np.floating],
     truth: NDArray[np.floating] | NDArray[np.bool_],
-    training: NDArray[np.floating] | NDArray[np.bool_],
+    training_share: NDArray[np.floating],
     names: Sequence[str],
 ) -> CategoryAccuracies:
     """Compare decoded categories with those that were shown.
@@ -69,30 +69,28 @@ def category_accuracies(
         What was decoded, from 0 to 1; from 0.5 on the category counts as named.
     truth : (window, category)
         1 where the window shows the category.
-    training : (training window, category)
-        The same of the windows that taught.
+    training_share : (category,)
+        Share of the training windows that show the category.
     names : sequence of str
         The categories, in the order of the axis `category`.
 
     Raises
     ------
     ValueError
-        If the shapes do not belong together, there is no window of either kind, or a probability is none.
+        If the shapes do not belong together, there is no window, or a probability is none.
     """
-    if probabilities.shape != truth.shape or truth.shape[1:] != training.shape[1:]:
-        raise ValueError(f"shapes {probabilities.shape}, {truth.shape}, {training.shape} do not fit")
-    if truth.shape[1:] != (len(names),) or not len(truth) or not len(training):
+    if probabilities.shape != truth.shape or truth.shape[1:] != training_share.shape:
+        raise ValueError(f"shapes {probabilities.shape}, {truth.shape}, {training_share.shape} do not fit")
+    if truth.shape[1:] != (len(names),) or not len(truth):
         raise ValueError(f"windows of {len(names)} categories were expected, found {truth.shape}")
     if not ((probabilities >= 0) & (probabilities <= 1)).all():
         raise ValueError("probabilities from 0 to 1 were expected")
     is_shown = truth > 0.5
-    taught = training > 0.5
     right = (probabilities >= 0.5) == is_shown
     base_rate = is_shown.mean(axis=0)
-    usual = taught.mean(axis=0) > 0.5
-    was_taught = np.asarray(taught.any(axis=0), np.bool_)
-    guess = np.where(usual, base_rate, 1 - base_rate)
-    return CategoryAccuracies(tuple(names), right, right.mean(axis=0), base_rate, guess, was_taught)
+    guess = np.where(training_share > 0.5, base_rate, 1 - base_rate)
+    taught = training_share > 0
+    return CategoryAccuracies(tuple(names), right, right.mean(axis=0), base_rate, guess, taught)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -8,7 +8,8 @@ import pytest
 from train.metrics.categories import category_accuracies
 
 NAMES = ["animal", "man", "vehicle"]
-TRAINING = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]])
+# Of four training windows, one shows an animal and three a man.
+TRAINING = np.array([0.25, 0.75, 0])
 TRUTH = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 1, 0], [1, 1, 0]])
 
 
@@ -34,7 +35,7 @@ def test_a_category_that_no_training_window_has_is_left_out_of_the_mean_and_name
 
 def test_the_guess_is_no_better_than_the_training_windows_say() -> None:
     """A category that most training windows show and no judged one does."""
-    accuracies = category_accuracies(np.zeros((2, 1)), np.zeros((2, 1)), np.ones((3, 1)), ["man"])
+    accuracies = category_accuracies(np.zeros((2, 1)), np.zeros((2, 1)), np.ones(1), ["man"])
     assert accuracies.guess.tolist() == [0]
     assert accuracies.accuracy.tolist() == [1]
 
@@ -42,13 +43,13 @@ def test_the_guess_is_no_better_than_the_training_windows_say() -> None:
 def test_noise_reaches_no_more_than_its_own_rate_allows() -> None:
     rng = np.random.default_rng(0)
     truth = rng.random((20_000, 1)) < 0.1
-    chance = category_accuracies(rng.random((20_000, 1)), truth, truth, ["animal"])
+    chance = category_accuracies(rng.random((20_000, 1)), truth, truth.mean(axis=0), ["animal"])
     assert chance.mean == pytest.approx(0.5, abs=0.02)
     assert chance.mean_guess == pytest.approx(0.9, abs=0.01)
 
 
 def test_without_any_taught_category_there_is_no_mean() -> None:
-    accuracies = category_accuracies(np.zeros((2, 1)), np.ones((2, 1)), np.zeros((3, 1)), ["man"])
+    accuracies = category_accuracies(np.zeros((2, 1)), np.ones((2, 1)), np.zeros(1), ["man"])
     assert math.isnan(accuracies.mean)
     assert accuracies.untaught == ["man"]
 
@@ -57,7 +58,7 @@ def test_without_any_taught_category_there_is_no_mean() -> None:
     ("probabilities", "truth", "training"),
     [
         (np.zeros((4, 3)), TRUTH, TRAINING),
-        (np.zeros((5, 3)), TRUTH, TRAINING[:, :2]),
+        (np.zeros((5, 3)), TRUTH, TRAINING[:2]),
         (np.zeros((0, 3)), TRUTH[:0], TRAINING),
         (np.full((5, 3), np.nan), TRUTH, TRAINING),
         (np.full((5, 3), -2.0), TRUTH, TRAINING),

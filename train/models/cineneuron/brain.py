@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rtdecode.errors import UsageError
-from train.models.conditioned.encoder import MODALITIES, Signals, ordered
+from train.models.conditioned.encoder import CATEGORY_HEAD, MODALITIES, Signals, ordered
 from train.parts.encoders.tokenizers import EegTokenizer, VoxelTokenizer
 from train.parts.encoders.transformer import Entry, Trunk, TrunkSizes
 
-# Names of what the brain model predicts besides its global vector.
+# What the brain model predicts besides its global vector and categories.
 ACTION_HEAD = "action_head"
-CATEGORY_HEAD = "category_head"
 # Spread of the null tokens that stand for a missing modality.
 _SPREAD = 0.02
 

@@ -1,6 +1,5 @@
 """CineNeuron as plans: what is aligned, what is remembered, and how a phase is trained."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -9,20 +8,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from train.config.run_context import Arrays
 from train.data import near_duplicates
 from train.data.window_arrays import WindowArray
 from train.metrics.motion import motion_energy
-from train.models.cineneuron.brain import ACTION_HEAD, CATEGORY_HEAD
+from train.models.cineneuron.brain import ACTION_HEAD
 from train.models.cineneuron.encoder import BRAIN, CineNeuronSizes, RememberingEncoder
 from train.models.cineneuron.memories import EXCLUDE, NEAR_S
 from train.models.cineneuron.pool import check_left, draw_entries, unit
 from train.models.conditioned.batches import Windows
-from train.models.conditioned.encoder import ConditionEncoder
+from train.models.conditioned.encoder import CATEGORY_HEAD, ConditionEncoder
 from train.models.conditioned.material import Describe, Material
 from train.models.conditioned.small import SmallPlan
+from train.models.conditioned.small_system import packed_categories
 from train.models.conditioned.trainable import FRAMES, TEXT, BrainVideo, Contrasts
 from train.parts.generators.base import Generator
 from train.parts.losses.multilabel import MultiLabel
+from train.parts.text.categories import categories_of, category_names
 from train.parts.text.words import WordTable
 
 # Names of targets, and of the losses of them.
@@ -93,14 +95,22 @@ class CineNeuronPlan(SmallPlan):
     def targets(self, material: Material) -> Mapping[str, WindowArray]:
         """Return the vectors of actions, and which categories hold."""
         action = np.asarray(material.targets[ACTION][:], np.float32)
-        count = self.encoder.brain.categories
-        labels = categories_of(material.captions, category_names(material.captions, count))
+        _, labels = self._categories(material)
         return {
             # What all clips have in common tells none of them apart.
             ACTION: action - action.mean(0),
             # Categories that there are no words for hold nowhere.
-            CATEGORY: np.pad(labels, [(0, 0), (0, count - labels.shape[1])]),
+            CATEGORY: np.pad(labels, [(0, 0), (0, self.encoder.brain.categories - labels.shape[1])]),
         }
+
+    def notes(self, material: Material) -> Arrays:
+        """Keep the names of the categories, and how often each is shown."""
+        return packed_categories(*self._categories(material))
+
+    def _categories(self, material: Material) -> tuple[list[str], NDArray[np.float32]]:
+        """Take the commonest words of captions as categories; return their names, and which hold where."""
+        names = category_names(material.captions, self.encoder.brain.categories)
+        return names, categories_of(material.captions, names)
 
     def trainable(
         self, encoder: ConditionEncoder, video: Generator, frames: int, words: WordTable
@@ -139,24 +149,3 @@ def motion_vectors(clips: NDArray[np.uint8], events: Sequence[str] | None) -> ND
     """Compute the amplitude of motion in each direction and place, (clip, 192)."""
     energy = motion_energy(list(clips))
     return np.sqrt(energy).reshape(len(clips), -1).astype(np.float32)
-
-
-def category_names(captions: Sequence[str], count: int) -> list[str]:
-    """Take the commonest words of captions, of those that are not said of single places, as categories.
-
-    They are the words of events, and levels of brightness and motion; fewer where captions have no more.
-    """
-    counts = Counter(word for caption in captions for word in {*_words(caption)})
-    # In the order of the alphabet where two are as common, so that the order of windows does not matter.
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))
-    return ranked[:count]
-
-
-def categories_of(captions: Sequence[str], names: Sequence[str]) -> NDArray[np.float32]:
-    """Say which categories captions name, (caption, category) of 0 and 1."""
-    words_of = [{*_words(caption)} for caption in captions]
-    return np.array([[name in words for name in names] for words in words_of], np.float32)
-
-
-def _words(caption: str) -> list[str]:
-    return [word for word in caption.split() if "/" not in word]

@@ -15,6 +15,8 @@ from train.parts.encoders.frames import FramePooling
 MODALITIES = ("fmri", "eeg")
 # The prediction of latents that drawing may start from, (window, channel, latent frame, row, column).
 START = "start"
+# The logits of categories, of which several may hold at once, (window, category).
+CATEGORY_HEAD = "category_head"
 
 
 class HasShape(Protocol):

@@ -235,6 +235,7 @@ class SmallPlan:
             **alignment.table(work, aligning),
         }
         weights = pack(encoder, system.pooling, models, codec, shape)
+        weights |= self.notes(material)
         weights |= attention.noted(work, dict.fromkeys(row["phase"] for row in log))
         if distilling:
             student, lessons = distil(
@@ -309,6 +310,10 @@ class SmallPlan:
     def targets(self, material: Material) -> Mapping[str, WindowArray]:
         """Return what the encoder learns to predict, (window, ...), from what was computed of clips."""
         return material.targets
+
+    def notes(self, material: Material) -> Arrays:
+        """Return what the run keeps beside its weights: by default nothing."""
+        return {}
 
     def trainable(
         self, encoder: ConditionEncoder, video: Generator, frames: int, words: WordTable

@@ -1,6 +1,6 @@
 """A trained small system, restored from the weights of a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,15 +14,16 @@ from rtdecode.disk.clip_file import Pixels
 from train.config.run_context import Arrays
 from train.distillation.interval_embedding import add_spans
 from train.distillation.student_weights import of_student, of_teacher, put_on
-from train.interface.system import Stage
-from train.models.conditioned.encoder import ConditionEncoder, Encoding, Signals
+from train.interface.system import Categories, Stage
+from train.models.conditioned.encoder import CATEGORY_HEAD, ConditionEncoder, Encoding, Signals
 from train.models.conditioned.memory import MEMORY, packed_memory, take_memory
 from train.models.conditioned.system import BrainConditioned, Sampling, read_shape
 from train.parts.codecs.fitted_patch import any_decoder_of, decoder_stages
 from train.parts.codecs.patch import ClipDecoder, FrameDecoder
 from train.parts.encoders.film_net import FilmNet, FrameNet, pictures, scaled
 from train.parts.generators.base import Generator, VideoModel
-from train.parts.text.words import Vocabulary, WordTable
+from train.parts.text.categories import categories_of
+from train.parts.text.words import Vocabulary, WordTable, captions
 from train.trainer import adapters
 from train.trainer.adapters import Adapter
 
@@ -31,6 +32,9 @@ _PARTS = ("encoder", "transformer", "frames", "pooling")
 _TEXTS = "texts"
 _WORDS = "words"
 _VOCABULARY = "vocabulary"
+# What the outputs of a head of categories are called, and how often each was shown in training.
+_CATEGORY_NAMES = "category_names"
+_CATEGORY_SHARE = "category_share"
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,24 @@ class SmallSystem(BrainConditioned):
         vectors = [self._model.frames(scaled(self._pictures(clip))) for clip in clips]
         return self._model.pooling(torch.stack(vectors)).numpy()
 
+    @property
+    def categories(self) -> Categories | None:
+        """The categories that the encoder names; None where it names none, or the run kept no names."""
+        if _CATEGORY_NAMES not in self._weights:
+            return None
+        return Categories(tuple(self._weights[_CATEGORY_NAMES].tolist()), self._weights[_CATEGORY_SHARE])
+
+    @torch.no_grad()
+    def category_probabilities(self, inputs: Arrays) -> NDArray[np.float32]:
+        """Return how likely each category is in windows, (window, category)."""
+        logits = self._encoder.without_condition(self.signals_of(inputs)).predicted[CATEGORY_HEAD]
+        # The head may have more outputs than captions had words.
+        return torch.sigmoid(logits)[:, : len(self._weights[_CATEGORY_NAMES])].cpu().numpy()
+
+    def shown_categories(self, clips: Sequence[Pixels], event_words: Sequence[str]) -> NDArray[np.float32]:
+        """Read from the captions of clips which categories they show, (window, category)."""
+        return categories_of(captions(clips, event_words), self._weights[_CATEGORY_NAMES].tolist())
+
     def _pictures(self, clip: Pixels) -> NDArray[np.uint8]:
         """Take those frames of a clip that class vectors are made of, (frame, 3, 32, 48)."""
         looked_at = np.asarray(clip[:: self._shape.every], np.uint8)[: self._shape.frames]
@@ -216,6 +238,19 @@ def pack(
     arrays |= packed_memory(encoder)
     decoder = {name: value for name, value in codec.items() if name.startswith("decoder.")}
     return arrays | decoder | {"config": np.array(strict_json.dumps(asdict(shape)))}
+
+
+def packed_categories(names: Sequence[str], labels: NDArray[np.floating]) -> Arrays:
+    """Return what a run keeps of its categories.
+
+    Parameters
+    ----------
+    names : sequence of str
+        In the order of the outputs of the encoder's head.
+    labels : (training window, category)
+        1 where the window shows the category.
+    """
+    return {_CATEGORY_NAMES: np.array(names), _CATEGORY_SHARE: labels.mean(axis=0, dtype=np.float64)}
 
 
 def _half(part: str, state: Mapping[str, Tensor]) -> Arrays:

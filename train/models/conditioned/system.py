@@ -191,14 +191,18 @@ class BrainConditioned(System):
     @torch.no_grad()
     def condition(self, inputs: Arrays) -> Condition:
         """Encode windows into the tokens that condition the video, and the mean class vector."""
-        signals = {
-            name: torch.from_numpy(np.asarray(x, np.float32)).to(self._device) for name, x in inputs.items()
-        }
+        signals = self.signals_of(inputs)
         if self._start_level is not None:
             tokens, pooled, start = self._encoder.started_condition(signals)
             return Condition(tokens=tokens, pooled=pooled.cpu(), start=start, start_level=self._start_level)
         tokens, pooled = self._encoder.condition(signals)
         return Condition(tokens=tokens, pooled=pooled.cpu())
+
+    def signals_of(self, inputs: Arrays) -> dict[str, Tensor]:
+        """Put the inputs of windows where the encoder computes, in single precision."""
+        return {
+            name: torch.from_numpy(np.asarray(x, np.float32)).to(self._device) for name, x in inputs.items()
+        }
 
     def attention(self, inputs: Arrays) -> Attention:
         """Say what patches the encoder attends to, in windows and after each phase of its training."""

@@ -16,7 +16,6 @@ from train.artifacts.run_folder import restored
 from train.config.recipe import build
 from train.config.run_files import arrays, read_run
 from train.data.phantom import participant
-from train.models.cineneuron.plan import categories_of, category_names
 from train.models.conditioned.material import Places
 from train.run import main, run
 
@@ -29,14 +28,6 @@ def test_windows_near_an_entry_in_time_or_of_its_clip_are_found() -> None:
     places = Places(clips, films, np.array([0.0, 20.0, 90.0, 0.0]))
     near = places.near(np.array([0, 2]), 30.0)
     assert near.tolist() == [[True, False], [True, False], [False, True], [False, True]]
-
-
-def test_categories_are_the_commonest_words_that_are_said_of_no_place() -> None:
-    captions = ["early/top/red-3 dim still car", "early/top/red-1 dim moving-left car", "dark still"]
-    names = category_names(captions, 3)
-    assert names == ["car", "dim", "still"]
-    assert categories_of(captions, names).tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 1]]
-    assert len(category_names(captions, 6)) == 5
 
 
 @pytest.fixture(scope="module")
