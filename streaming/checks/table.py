@@ -179,7 +179,7 @@ BRAIN_GONE = replace(BRAIN_READ, advice=_UNBELIEVED, state=BAD)
 MODALITY_UNREAD = Check("brain", "{modality}: nothing readable in {finals:# final}", _UNBELIEVED, BAD)
 
 # What is kept, and who decodes.
-NOT_RECORDED = Check("recording", "off: nothing is kept (--record)", state=OFF)
+NOT_RECORDED = Check("recording", "nothing is kept (--record)", state=OFF)
 RECORDED = Check("recording", "on")
 RECORDING_BROKE = Check("recording", "{fault}",
     "nothing more is recorded. Free space, and start a new session", BAD)

@@ -475,4 +475,7 @@ class PageState:
 
 
 def _written(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
+    if value is None:
+        return "unknown"
+    # A row of a large memory is written out: 4319, not 4.32e+03.
+    return str(value) if isinstance(value, int) else f"{value:.3g}"

@@ -85,6 +85,14 @@ def test_the_newest_clip_is_shown_with_what_is_known_of_it(state: PageState, tmp
     assert state.view.clip.stale
 
 
+def test_what_a_clip_took_from_memory_is_shown_beside_it(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0, recorded={"rows": [4319, 12], "scores": [0.31416, 0.2], "retrieved": [1.0]})
+    state.refresh(100.0)
+    assert state.view.clip is not None
+    from_memory = state.view.clip.numbers[-3:]
+    assert from_memory == [("rows", "4319 12"), ("scores", "0.314 0.2"), ("retrieved", "1")]
+
+
 def test_a_line_that_is_not_whole_waits(state: PageState, tmp_path: Path) -> None:
     emit(tmp_path, 0, end="")
     state.refresh(100.0)
