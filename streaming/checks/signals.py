@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from streaming.checks import table
-from streaming.checks.finding import OK, Finding, judged
+from streaming.checks.finding import OK, Check, Finding, judged
 
 
 def eeg(report: Mapping[str, Any]) -> list[Finding]:
@@ -45,11 +45,22 @@ def volumes(counts: Mapping[str, Any]) -> Finding:
 
 def volumes_stopped(silent_s: float, tr_s: float, cause: str = "") -> Finding:
     """Judge the time since the last volume, s; `cause` says what is likely, and what to do."""
+    return _stopped(tr_s).find(silent_s=silent_s, cause=cause)
+
+
+def silence_limits(tr_s: float) -> dict[str, float]:
+    """Return the seconds of silence after which a source is named: ``eeg`` and ``fmri``."""
+    limits = {"eeg": table.EEG_SILENT.note, "fmri": _stopped(tr_s).note}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _stopped(tr_s: float) -> Check:
+    """Return the check of volumes that stopped, whose limits are some TRs at least."""
     check = table.VOLUMES_STOPPED
     trs = table.STOPPED_TRS
     note = max(check.note or 0.0, trs["note"] * tr_s)
     bad = max(check.bad or 0.0, trs["bad"] * tr_s)
-    return replace(check, note=note, bad=bad).find(silent_s=silent_s, cause=cause)
+    return replace(check, note=note, bad=bad)
 
 
 def clip_age(age_s: float, hop_s: float) -> Finding:

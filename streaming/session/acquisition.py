@@ -144,7 +144,7 @@ class _Acquisition:
             assembler,
             recorder,
             DeadlineClock(behind=folder is not None and behind),
-            StatusBuilder(listening_since, newest_sample_at, before),
+            StatusBuilder(listening_since, newest_sample_at, before, float(bundle.manifest.grid.tr or 0)),
             StaleEegFilter(time.monotonic()),
             time.monotonic,
             resumed,

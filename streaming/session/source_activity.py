@@ -2,12 +2,16 @@
 
 import math
 
-# A source that has been silent for so long is named to the operator, s.
-_SILENT = {"eeg": 3.0, "fmri": 10.0}
+from streaming.checks.signals import silence_limits
 
 
 class SourceActivity:
     """Follow when each source last gave something.
+
+    Parameters
+    ----------
+    tr_s : float
+        TR of the volumes, s: a long one makes their silence longer.
 
     Attributes
     ----------
@@ -15,14 +19,15 @@ class SourceActivity:
         Source -> how often it came back after silence.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tr_s: float = 0.0) -> None:
+        self._limits_s = silence_limits(tr_s)
         self._newest_at: dict[str, float] = {}
-        self.returns = dict.fromkeys(_SILENT, 0)
+        self.returns = dict.fromkeys(self._limits_s, 0)
 
     def came(self, name: str, arrived_at: float) -> None:
         """Note when a source gave something, and count its return if it had been silent."""
         newest_at = self._newest_at.get(name, arrived_at)
-        self.returns[name] += arrived_at - newest_at > _SILENT[name]
+        self.returns[name] += arrived_at - newest_at > self._limits_s[name]
         self._newest_at[name] = arrived_at
 
     def count_from(self, names: list[str], now_at: float) -> None:
@@ -35,7 +40,7 @@ class SourceActivity:
 
     def is_silent(self, name: str, now_at: float) -> bool:
         """Whether a source has been silent for so long that it is named."""
-        return now_at - self._newest_at.get(name, -math.inf) > _SILENT[name]
+        return now_at - self._newest_at.get(name, -math.inf) > self._limits_s[name]
 
     def since(self, name: str, now_at: float) -> str:
         """Say for how long a source has been silent; nothing before it gave something."""

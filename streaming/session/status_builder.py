@@ -185,6 +185,8 @@ class StatusBuilder:
         Of the acquisition before this one, until a sample comes; None for the first.
     before : callable, optional
         Adds the counts of the acquisition before this one.
+    tr_s : float
+        TR of the volumes that are expected, s; 0 where none are.
 
     Attributes
     ----------
@@ -205,6 +207,7 @@ class StatusBuilder:
         listening_since: float | None,
         newest_sample_at: float | None = None,
         before: Callable[[Counters], Counters] | None = None,
+        tr_s: float = 0.0,
     ) -> None:
         self._listening_since = listening_since
         self._before = before
@@ -219,7 +222,7 @@ class StatusBuilder:
         self._due_now = False
         self._costs: dict[str, list[float]] = {"volume_to_vector": [], "eeg_push": []}
         self.newest_costs: dict[str, float | None] = dict.fromkeys(self._costs)
-        self.activity = SourceActivity()
+        self.activity = SourceActivity(tr_s)
         self.heard = False
         self.simulated = False
         self.newest_sample_at = newest_sample_at

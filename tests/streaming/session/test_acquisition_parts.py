@@ -158,13 +158,20 @@ def test_a_source_that_was_silent_comes_back() -> None:
     assert activity.since("eeg", 100.0) == ""
     activity.came("eeg", 100.0)
     activity.came("fmri", 101.0)
-    assert not activity.is_silent("eeg", 103.0)
-    assert activity.is_silent("eeg", 103.1)
+    assert not activity.is_silent("eeg", 102.0)
+    assert activity.is_silent("eeg", 102.1)
     assert activity.since("eeg", 104.0) == "silent for 4 s, "
     assert activity.silent_s(105.0) == 4.0
-    activity.came("eeg", 103.1)
-    activity.came("fmri", 111.0)
+    activity.came("eeg", 102.1)
+    activity.came("fmri", 107.0)
     assert activity.returns == {"eeg": 1, "fmri": 0}
+
+
+def test_volumes_of_a_long_tr_are_silent_later() -> None:
+    activity = SourceActivity(tr_s=3.0)
+    activity.came("fmri", 100.0)
+    assert not activity.is_silent("fmri", 112.0)
+    assert activity.is_silent("fmri", 112.1)
 
 
 def test_the_montage_comes_first_and_triggers_are_waited_for_some_seconds() -> None:
