@@ -19,36 +19,24 @@ from rich.table import Table
 
 from rtdecode import bundle as bundles
 from rtdecode import child, strict_json, terminal
-from rtdecode.bundle import Bundle, Manifest, engine, golden, session
+from rtdecode.bundle import Manifest, engine, session
 from streaming.decode.decoder import Decoder
-from streaming.tools import bench_volumes
-from streaming.tools.bench_eeg import CHUNK_S, eeg_push
+from streaming.tools import bench_clips, bench_plan, bench_volumes
+from streaming.tools.bench_clips import Timings
+from streaming.tools.bench_eeg import eeg_push
 from streaming.tools.bench_pace import SAMPLES, Pace
-from streaming.tools.bench_volumes import Case
 
-_STEPS = (1, 2, 4, 8, 50)
-# Clips of many steps are repeated less often: number of steps -> divisor.
-_FEWER = {8: 5, 50: 50}
 _COLD_STARTS = 5
-# In a quick benchmark, numbers of steps other than the bundle's own whose clip takes longer are left out, s.
-_QUICK_CLIP_S = 10.0
 _QUICK_PUSHES = 100
-# For the forecast: how many volumes of each form are tried, one sleep of the probe (s), and a fixed
-# time (s) for the minute of EEG that is simulated and cleaned, and for the cold starts.
-_TRIED = 3
-_PROBE_S = 0.001
-_EEG_S = 40.0
 # Stages that every report lists; they stay null if the bundle does not take that number of steps.
 _UNKNOWN = (
     "clip_0_steps",
     "clip_1_step",
-    *(f"clip_{n}_steps" for n in _STEPS[1:]),
+    *(f"clip_{n}_steps" for n in bench_plan.STEPS[1:]),
 )
 
 # A stage that no clip of the bundle calls: all of its latent frames may fit into the first call.
 _NEVER = {"p50_ms": None, "p95_ms": None, "p99_ms": None, "n": 0}
-
-Timings = dict[str, list[float]]
 
 
 def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = False) -> dict[str, Any]:
@@ -77,18 +65,18 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     with pace.console.status("making volumes"):
         case = bench_volumes.case(read)
     if quick:
-        own_s = _clip_s(decoder, decoder.steps)
+        own_s = bench_plan.clip_s(decoder, decoder.steps)
         # The clip is decoded once, and twice in a cold start.
         minutes = math.ceil((60 + 3 * own_s) / 60)
-        limit = f"about {minutes} minutes" if own_s > _QUICK_CLIP_S else "at most a minute"
+        limit = f"about {minutes} minutes" if own_s > bench_plan.QUICK_CLIP_S else "at most a minute"
         pace.console.print(f"This takes {limit}.")
     else:
-        minutes = math.ceil(_expected_s(case, decoder, samples) / 60)
+        minutes = math.ceil(bench_plan.expected_s(case, decoder, samples) / 60)
         pace.console.print(f"This takes about {minutes} minutes here; --quick takes at most one.")
     probe = {"p99_ms": _percentiles(_probe(pace))["p99_ms"]}
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
     volumes = bench_volumes.timed(case, pace.repeat, pace.samples)
-    clips, calls = _clips(read, decoder, pace, _all_steps(decoder, quick=quick))
+    clips, calls = bench_clips.timed(read, decoder, pace, bench_plan.all_steps(decoder, quick=quick))
     timings = {
         **{name: times.wall for name, times in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
@@ -182,39 +170,6 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(str(n) for n in numbers)
 
 
-def _expected_s(case: Case, decoder: Decoder, samples: int) -> float:
-    """Estimate how long the benchmark takes here, from the golden window and a few volumes of each form."""
-    began = time.perf_counter()
-    for form in bench_volumes.STAGES.values():
-        list(bench_volumes.measure(case, form, range(_TRIED)))
-    volume_s = (time.perf_counter() - began) / _TRIED
-    clips_s = 0.0
-    for steps in _all_steps(decoder, quick=False):
-        clips_s += _repetitions(steps, samples) * _clip_s(decoder, steps)
-    return samples * (volume_s + _PROBE_S) + clips_s + _EEG_S + samples * CHUNK_S
-
-
-def _clip_s(decoder: Decoder, steps: int) -> float:
-    """Forecast how long a clip of so many steps takes here, s."""
-    cost = decoder.cost
-    return cost.encode_s + steps * cost.step_s + cost.decode_s
-
-
-def _all_steps(decoder: Decoder, *, quick: bool) -> list[int]:
-    """List every number of steps to be timed; 0 stands for a closed form."""
-    if not decoder.steps:
-        return [0]
-    numbers = {*_STEPS, decoder.steps}
-    if decoder.numbers_of_steps is not None:
-        numbers &= decoder.numbers_of_steps
-    fast = {steps for steps in numbers if _clip_s(decoder, steps) <= _QUICK_CLIP_S}
-    return sorted(fast | {decoder.steps} if quick else numbers)
-
-
-def _repetitions(steps: int, samples: int) -> int:
-    return max(3, samples // _FEWER.get(steps, 1))
-
-
 def _eeg_push(pace: Pace, *, quick: bool) -> list[float]:
     with pace.console.status("eeg_push: a minute of EEG from inside a scanner"):
         return eeg_push(_QUICK_PUSHES if quick else pace.samples, quick=quick)
@@ -228,38 +183,6 @@ def _probe(pace: Pace) -> list[float]:
         time.sleep(0.001)
         late.append(1e3 * (time.perf_counter() - start) - 1)
     return late
-
-
-def _clips(bundle: Bundle, decoder: Decoder, pace: Pace, numbers: Iterable[int]) -> tuple[Timings, Timings]:
-    """Time a window to its condition, first frame and whole clip, for each of some numbers of steps.
-
-    Condition, first frame and everything about the engines are taken at the bundle's own number of steps.
-
-    Returns
-    -------
-    times_ms : dict
-        Stage of the runtime -> its times, ms. ``host_overhead`` is what a whole clip takes outside of the
-        calls of the engines.
-    calls : dict
-        Stage of the bundle -> the times of its calls, ms.
-    """
-    window = golden.window(bundle)
-    times_ms: Timings = {"encode": [], "first_frame": [], "host_overhead": []}
-    calls: Timings = {stage: [] for stage in decoder.runs_on}
-    for steps in numbers:
-        name = f"clip_{steps}_step{'s' if steps != 1 else ''}"
-        times_ms[name] = []
-        for _ in pace.repeat(_repetitions(steps, pace.samples), name):
-            done = decoder.decode(window, steps or None)
-            whole_ms = 1e3 * (done.last_frame_at - done.started_at)
-            times_ms[name].append(whole_ms)
-            if steps == decoder.steps:
-                times_ms["encode"].append(1e3 * (done.encoded_at - done.started_at))
-                times_ms["first_frame"].append(1e3 * (done.first_frame_at - done.started_at))
-                times_ms["host_overhead"].append(whole_ms - 1e3 * sum(took_s for _, took_s in done.calls))
-                for stage, took_s in done.calls:
-                    calls[stage].append(1e3 * took_s)
-    return times_ms, calls
 
 
 def _cold_start(path: Path, pace: Pace) -> list[float]:

@@ -8,7 +8,7 @@ import pytest
 from rtdecode.bundle import Bundle
 from streaming.decode.deadline import Cost
 from streaming.decode.decoder import Decoder
-from streaming.tools import bench, bench_volumes
+from streaming.tools import bench, bench_clips, bench_plan, bench_volumes
 from streaming.tools.bench_pace import Pace
 from tests.streaming.bundles import make_bundle
 
@@ -22,7 +22,7 @@ STAGES = {
 
 def clips(bundle: Bundle, samples: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     decoder = Decoder(bundle)
-    return bench._clips(bundle, decoder, Pace(samples), bench._all_steps(decoder, quick=False))
+    return bench_clips.timed(bundle, decoder, Pace(samples), bench_plan.all_steps(decoder, quick=False))
 
 
 def test_every_number_of_steps_is_timed(tmp_path: Path) -> None:
@@ -86,16 +86,17 @@ def test_a_stage_ends_when_its_time_is_up_but_not_before_its_least() -> None:
 def test_the_forecast_grows_with_the_samples(tmp_path: Path) -> None:
     read = make_bundle(tmp_path / "bundle")
     volume_case = bench_volumes.case(read, (64, 64, 36), 200)
-    short_s, long_s = (bench._expected_s(volume_case, Decoder(read), samples) for samples in (10, 100_000))
+    decoder = Decoder(read)
+    short_s, long_s = (bench_plan.expected_s(volume_case, decoder, samples) for samples in (10, 100_000))
     assert 40 < short_s < long_s / 10
 
 
 def test_a_quick_benchmark_leaves_out_steps_that_take_long(tmp_path: Path) -> None:
     decoder = Decoder(make_bundle(tmp_path / "bundle", steps=8))
     decoder.cost = Cost(encode_s=0.5, step_s=2.0, decode_s=1.0)
-    assert bench._all_steps(decoder, quick=False) == [1, 2, 4, 8, 50]
+    assert bench_plan.all_steps(decoder, quick=False) == [1, 2, 4, 8, 50]
     # A clip of 4 steps takes 9.5 s. The bundle's own number is always timed.
-    assert bench._all_steps(decoder, quick=True) == [1, 2, 4, 8]
+    assert bench_plan.all_steps(decoder, quick=True) == [1, 2, 4, 8]
 
 
 @pytest.mark.full
