@@ -14,8 +14,6 @@ from rtdecode import child
 from streaming.checks.finding import OK, Finding
 from streaming.session.options import StreamOptions
 
-# How long to listen, s.
-_SECONDS = 10
 # What is found of these subjects names no stream, file or folder.
 _WORDS = [
     "rate",
@@ -46,6 +44,8 @@ class Preflight:
         The session's bundle.
     folder : Path
         The session's folder.
+    seconds : float
+        How long to listen, s.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class Preflight:
         Why nothing was found; empty if something was.
     """
 
-    def __init__(self, options: StreamOptions, bundle: Path, folder: Path) -> None:
-        self._command = _command(options, bundle, folder)
+    def __init__(self, options: StreamOptions, bundle: Path, folder: Path, seconds: float = 10.0) -> None:
+        self._command = _command(options, bundle, folder, seconds)
         self._program: subprocess.Popen[str] | None = None
         self.running = False
         self.findings: list[Finding] = []
@@ -88,7 +88,7 @@ class Preflight:
         self.running = False
 
 
-def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
+def _command(options: StreamOptions, bundle: Path, folder: Path, seconds: float) -> list[str]:
     flags = {
         "--lsl": options.lsl,
         "--fmri-dir": options.fmri_dir,
@@ -99,7 +99,7 @@ def _command(options: StreamOptions, bundle: Path, folder: Path) -> list[str]:
         "--minutes": None if options.seconds is None else options.seconds / 60,
         "--peers": ",".join(options.peers) or None,
     }
-    words = ["preflight", "--bundle", str(bundle), "--json", "--seconds", str(_SECONDS)]
+    words = ["preflight", "--bundle", str(bundle), "--json", "--seconds", f"{seconds:g}"]
     for flag, value in flags.items():
         words += [] if value is None else [flag, str(value)]
     return child.command(*words)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -24,8 +25,6 @@ from streaming.session.restarts import cause
 
 # Messages that may wait. What comes beyond that is not shown.
 _SLOTS = 32
-# How long the page may take to end, s.
-_END_WITHIN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,11 @@ class Request:
     requested_at: float = field(default_factory=time.monotonic)
 
 
+def _serve(*args: object, **kwargs: object) -> None:
+    # By its name and in its own process, which alone pays for its toolkit: a session knows no page.
+    import_module("streaming.page.process").main(*args, **kwargs)
+
+
 class PageLink:
     """The page's process, and the way to it.
 
@@ -62,6 +66,8 @@ class PageLink:
         The session's flags, which the page's process is told.
     bundle : Bundle
         The session's; the page's process reads it from its folder.
+    body : callable
+        What the process runs; a function of a module, as the process imports it by its name.
 
     Raises
     ------
@@ -69,7 +75,14 @@ class PageLink:
         If the address cannot be served, or the toolkit is not installed.
     """
 
-    def __init__(self, address: Address, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
+    def __init__(
+        self,
+        address: Address,
+        folder: Path,
+        options: StreamOptions,
+        bundle: Bundle,
+        body: Callable[..., None] = _serve,
+    ) -> None:
         check_installed()
         socket = addresses.listening(address)
         self._address = replace(address, port=socket.getsockname()[1])
@@ -81,7 +94,7 @@ class PageLink:
         # A request is some bytes, and the session takes them twenty times a second: the page never waits.
         self._requests, asking = context.Pipe(duplex=False)
         self._process = context.Process(
-            target=_serve,
+            target=body,
             args=(socket, self._address, folder.resolve(), options, bundle.path.resolve()),
             kwargs={"mailbox": self._mailbox, "stop": self._stop, "asking": asking},
             daemon=True,
@@ -161,14 +174,20 @@ class PageLink:
         """Say why the session ended."""
         self.tell(Message({"kind": "over", "ended": ended}, {}))
 
-    def close(self) -> None:
-        """End the page."""
+    def close(self, end_within_s: float = 3.0) -> None:
+        """End the page.
+
+        Parameters
+        ----------
+        end_within_s : float
+            How long its process may take to end by itself before it is killed, s.
+        """
         if self._entrance is not None:
             # Where it cannot be deleted it leads nowhere: the token ends with the page.
             with suppress(OSError):
                 self._entrance.unlink()
         self._stop.set()
-        self._process.join(_END_WITHIN)
+        self._process.join(end_within_s)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -238,8 +257,3 @@ def check_installed() -> None:
             "{install_command}",
             install_command=installing.command("dashboard"),
         )
-
-
-def _serve(*args: object, **kwargs: object) -> None:
-    # By its name and in its own process, which alone pays for its toolkit: a session knows no page.
-    import_module("streaming.page.process").main(*args, **kwargs)

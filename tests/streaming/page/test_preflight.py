@@ -2,16 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from streaming.page import preflight
 from streaming.page.preflight import Preflight
 from streaming.session.options import StreamOptions
 from tests.streaming.bundles import make_bundle
-from tests.streaming.sessions import until
-
-
-@pytest.fixture(autouse=True)
-def _a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_SECONDS", 1)
+from tests.streaming.sessions import LIMIT, until
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +17,8 @@ def test_the_session_s_own_sources_are_checked_and_nothing_is_named(bundle: Path
     volumes = tmp_path / "Jane-Doe"
     volumes.mkdir()
     (volumes / "Jane-Doe.txt").write_text("no volume")
-    sheet = Preflight(StreamOptions(fmri_dir=volumes, seconds=600), bundle, tmp_path / "out")
+    options = StreamOptions(fmri_dir=volumes, seconds=600)
+    sheet = Preflight(options, bundle, tmp_path / "out", seconds=1)
     sheet.start()
     assert sheet.running
     until(lambda: not sheet.running)
@@ -39,7 +34,7 @@ def test_the_session_s_own_sources_are_checked_and_nothing_is_named(bundle: Path
 
 
 def test_a_preflight_that_cannot_be_made_says_so(bundle: Path, tmp_path: Path) -> None:
-    sheet = Preflight(StreamOptions(), bundle, tmp_path / "out")
+    sheet = Preflight(StreamOptions(), bundle, tmp_path / "out", seconds=1)
     sheet.start()
     until(lambda: not sheet.running)
     assert not sheet.findings
@@ -47,9 +42,14 @@ def test_a_preflight_that_cannot_be_made_says_so(bundle: Path, tmp_path: Path) -
 
 
 def test_a_preflight_ends_with_the_page(bundle: Path, tmp_path: Path) -> None:
-    sheet = Preflight(StreamOptions(fmri_dir=tmp_path), bundle, tmp_path / "out")
+    # Without an end of its own within the time of a test.
+    sheet = Preflight(StreamOptions(fmri_dir=tmp_path), bundle, tmp_path / "out", seconds=2 * LIMIT)
     sheet.start()
-    until(lambda: sheet._program is not None)
-    sheet.close()
-    until(lambda: not sheet.running)
+
+    def closed() -> bool:
+        # The program may not have been started yet.
+        sheet.close()
+        return not sheet.running
+
+    until(closed)
     assert sheet.fault

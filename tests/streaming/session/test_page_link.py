@@ -1,5 +1,6 @@
 """The session's side of a page whose process dies, or stands still, at some moment."""
 
+import multiprocessing
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,6 @@ from rtdecode.bundle import Bundle
 from streaming.address import parse
 from streaming.message import Message
 from streaming.session import entrance
-from streaming.session import page_link as link
 from streaming.session.operator import Operator
 from streaming.session.options import StreamOptions
 from streaming.session.page_link import PageLink, Request
@@ -35,11 +35,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 class Opened:
     """A page whose process runs something else, and what the session was told of it."""
 
-    def __init__(
-        self, body: Callable[..., None], bundle: Bundle, folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(link, "_serve", body)
-        self.link = PageLink(parse("127.0.0.1:0"), folder, StreamOptions(), bundle)
+    def __init__(self, body: Callable[..., None], bundle: Bundle, folder: Path) -> None:
+        self.link = PageLink(parse("127.0.0.1:0"), folder, StreamOptions(), bundle, body)
         self.requests: list[str] = []
         self.deaths: list[str] = []
 
@@ -52,11 +49,11 @@ class Opened:
 
 
 def test_a_page_that_dies_is_told_of_once_and_one_that_stands_still_holds_nothing_up(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(link, "_END_WITHIN", LIMIT)
+    earlier = multiprocessing.active_children()
     # All at once, as each takes a while to start.
-    pages = [Opened(body, bundle, tmp_path, monkeypatch) for body in stand_ins.BODIES]
+    pages = [Opened(body, bundle, tmp_path) for body in stand_ins.BODIES]
     *dead, still, alive = pages
 
     def followed() -> bool:
@@ -79,16 +76,18 @@ def test_a_page_that_dies_is_told_of_once_and_one_that_stands_still_holds_nothin
         ]
         assert not still.deaths + alive.deaths
         assert [page.requests for page in pages] == [[], ["mark"], [], ["mark"], ["mark"]]
+        running = [process for process in multiprocessing.active_children() if process not in earlier]
+        assert len(running) == 2
         alive.link.write_entrance()
         assert alive.link.url in (tmp_path / entrance.NAME).read_text()
-        alive.link.close()
+        alive.link.close(LIMIT)
     finally:
-        monkeypatch.setattr(link, "_END_WITHIN", 0.1)
         for page in pages:
-            page.link.close()
-    assert alive.link._process.exitcode == 0
+            page.link.close(0.1)
     assert not (tmp_path / entrance.NAME).exists()
-    assert not any(page.link._process.is_alive() for page in pages)
+    # The one that was told to ended by itself, the other had to be killed.
+    assert sorted(process.exitcode for process in running) == [-signal.SIGKILL, 0]
+    assert {*multiprocessing.active_children()} <= {*earlier}
 
 
 def test_what_the_page_says_goes_to_the_terminal_and_its_death_is_noted(tmp_path: Path) -> None:
