@@ -2,21 +2,30 @@
 
 import psutil
 
-# Shortest time between two samples, s.
-_INTERVAL_S = 3.0
-
 
 class MemoryMeter:
-    """Sample the memory of this process and its children every few seconds."""
+    """Sample the memory of this process and its children every few seconds.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    interval_s : float
+        Shortest time between two samples, s.
+
+    Attributes
+    ----------
+    peak_mb : float or None
+        The largest sample, MB; None before the first.
+    """
+
+    def __init__(self, interval_s: float = 3.0) -> None:
+        self._interval_s = interval_s
         self._sampled_at = 0.0
         self._this = psutil.Process()
         self.peak_mb: float | None = None
 
     def sample(self, now_at: float, *, now: bool = False) -> None:
         """Take a sample if one is due at local time `now_at`, s, or at once with `now`."""
-        if not now and now_at - self._sampled_at < _INTERVAL_S:
+        if not now and now_at - self._sampled_at < self._interval_s:
             return
         self._sampled_at = now_at
         total = sum(_pss(process) for process in [self._this, *self._this.children(recursive=True)])

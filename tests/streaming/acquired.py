@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.recording import RecordingWriter
 from rtdecode.types import EegChunk, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
+from streaming.decode.deadline import Job
 from streaming.message import Message
+from streaming.session import replay
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
 from streaming.session.backlog import StaleEegFilter
 from streaming.session.deadline_clock import DeadlineClock
@@ -21,6 +24,7 @@ from streaming.session.resume import Resumption
 from streaming.session.source_events import Event
 from streaming.session.status_builder import StatusBuilder
 from streaming.session.work_queue import FairQueue
+from streaming.sinks.clip_emitter import ClipEmitter
 from streaming.status import Status
 
 
@@ -137,3 +141,17 @@ class Acquired:
     def close(self) -> None:
         """End the recording."""
         self.recorder.record(RecordingWriter.close)
+
+
+def replayed(recording: Path, bundle: Bundle, out: Path) -> list[Window]:
+    """The windows that a replay decodes, in order."""
+    windows: list[Window] = []
+    emit = ClipEmitter.emit
+
+    def emitted(output: ClipEmitter, job: Job) -> None:
+        windows.append(job.window)
+        emit(output, job)
+
+    with mock.patch.object(ClipEmitter, "emit", emitted):
+        assert replay.run(recording, str(bundle.path), "max", out) == 0
+    return windows

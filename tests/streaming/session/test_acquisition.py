@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,9 +26,8 @@ from rtdecode.phantom.files.mosaic import mosaic_bytes
 from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from rtdecode.windows.assembler import Assembler
 from streaming.message import Message
-from streaming.session import acquisition, replay
+from streaming.session import acquisition
 from streaming.session.acquisition_loop import AcquisitionLoop, SourceStates
-from streaming.session.as_live import Windows
 from streaming.session.mailbox import Mailbox, pack_status, slot_bytes, unpack, unpack_status
 from streaming.session.open_sources import open_folder
 from streaming.session.options import AcquisitionConfig, ResumeState, StreamOptions
@@ -38,7 +36,7 @@ from streaming.session.receiver import with_runs
 from streaming.session.source_reader import SourceReader
 from streaming.sources.folder.source import FolderSource
 from streaming.status import Status
-from tests.streaming.acquired import Acquired
+from tests.streaming.acquired import Acquired, replayed
 from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, scan
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -150,14 +148,9 @@ class Session(Acquired):
         return [(window["index"], window["revision"]) for window in windows]
 
     def again(self) -> list[Window]:
-        """The windows that a replay cuts."""
+        """The windows of a replay."""
         self.close()
-        recording = Recording(self.record)
-        windows = Windows(
-            partial(replay.assembler, recording, self.bundle, recording.calibration()), recording.montage
-        )
-        items = replay._items(recording, self.bundle, windows.assembler)
-        return [job.window for job in windows.jobs(items, -math.inf, None)]
+        return replayed(self.record, self.bundle, self.record.with_name("replayed"))
 
 
 def volumes(count: int, *, shape: tuple[int, int, int] = SHAPE, lay_for: float = 0.0, **fields: Any) -> list:

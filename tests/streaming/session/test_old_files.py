@@ -4,19 +4,17 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rtdecode.disk.recording import Recording
 from rtdecode.types import Trigger, Volume
-from streaming.session import replay, resume
-from streaming.session.as_live import Windows
+from streaming.session import resume
 from streaming.session.options import ResumeState
 from streaming.session.source_events import CaughtUp
 from streaming.sources.folder.source import FolderSource
+from tests.streaming.acquired import replayed
 from tests.streaming.session.test_acquisition import Session, missing, mosaic, volumes
 
 DAY = 86400.0
@@ -165,20 +163,14 @@ def test_several_old_runs_have_no_windows_between_them(session: OldFiles) -> Non
     assert session.counted(much_later) == (8, 8)
 
 
-def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles) -> None:
+def test_a_replay_of_old_files_cuts_the_sessions_windows(session: OldFiles, tmp_path: Path) -> None:
     session.catch_up()
     ended_at = time.monotonic() + 100
     session.windows += session.intake.end(ended_at).windows
     session.intake.note_end(ended_at)
     session.close()
-    recording = Recording(session.record)
-    windows = Windows(
-        partial(replay.assembler, recording, session.bundle, recording.calibration()),
-        recording.montage,
-    )
-    items = replay._items(recording, session.bundle, windows.assembler)
-    jobs = list(windows.jobs(items, ended_at, recording.meta["rested_at"]))
-    assert missing([job.window for job in jobs]) == missing(session.windows) == [0.0] * 4
+    again = replayed(session.record, session.bundle, tmp_path / "replayed")
+    assert missing(again) == missing(session.windows) == [0.0] * 4
 
 
 def test_an_acquisition_that_is_started_again_leaves_the_run_ended(session: OldFiles, tmp_path) -> None:

@@ -1,7 +1,6 @@
 """Replays that end early, and recordings that were made otherwise than they are read."""
 
 import json
-import math
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ import sys
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,14 @@ from rtdecode.disk import calibration as calibrations
 from rtdecode.disk.calibration import Calibration
 from rtdecode.disk.recording import CALIBRATION, Recording, RecordingWriter
 from rtdecode.errors import RtDecodeError, UsageError
-from rtdecode.types import Volume
+from rtdecode.types import Montage, Volume
 from streaming.decode.deadline import Job
-from streaming.session import memory, replay
-from streaming.session.as_live import Windows
+from streaming.session import replay
+from streaming.session.memory import MemoryMeter
 from streaming.sinks.clip_emitter import ClipEmitter
-from tests import small
 from tests.refusals import refused
-from tests.streaming.bundles import AFFINE, SHAPE, make_bundle, make_calibration, scan
+from tests.streaming.bundles import AFFINE, CHANNELS, SHAPE, make_bundle, make_calibration, scan
+from tests.streaming.session.test_restarts import SFREQ, session
 from tests.streaming.sessions import address, end, get, gone, text, until
 
 
@@ -141,20 +141,17 @@ def test_volumes_that_a_recording_lacks_are_said_and_counted(
 
 
 def test_samples_that_a_recording_lacks_are_counted(tmp_path: Path) -> None:
-    items = small.in_order(
-        small.chunks(small.eeg(10, 90.0), list(range(100, 10_000, 100))), small.volumes(12, 90.0)
-    )
-    with RecordingWriter(tmp_path / "r", small.montage(), {}) as writer:
+    both = make_bundle(tmp_path / "bundle", tr=Fraction(1, 2), window=Fraction(1))
+    items = session(0, 10)
+    with RecordingWriter(tmp_path / "r", Montage(CHANNELS, SFREQ), {}) as writer:
         for item in items:
             writer.write(item)
     os.truncate(tmp_path / "r" / "eeg.f32", (tmp_path / "r" / "eeg.f32").stat().st_size // 2)
-    recording = Recording(tmp_path / "r", partial=True)
-    windows = Windows(partial(replay.assembler, recording, small.bundle(), None), recording.montage, None)
-    for _ in windows.jobs(replay._items(recording, small.bundle(), windows.assembler), -math.inf, None):
-        pass
-    counted = replay._counted(windows.counters(), small.bundle(), recording.loss)
-    assert (counted["eeg"]["samples"], counted["eeg"]["lost_samples"]) == (5000, 5000)
-    assert (counted["fmri"]["volumes"], counted["fmri"]["missing"]) == (12, 0)
+    assert replay.run(tmp_path / "r", str(both.path), "max", tmp_path / "out") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["eeg"]["samples"], report["eeg"]["lost_samples"]) == (2500, 2500)
+    came = sum(isinstance(item, Volume) for item in items)
+    assert (report["fmri"]["volumes"], report["fmri"]["missing"]) == (came, 0)
 
 
 def test_a_recording_without_a_window_is_told_in_one_sentence(
@@ -197,16 +194,17 @@ def test_the_peak_of_memory_is_that_of_the_whole_replay(
     emit = ClipEmitter.emit
     held_mb = [900, 700, 500, 300]
 
-    def measured(process: psutil.Process) -> int:
-        return held_mb[0] * 2**20 if process.pid == os.getpid() else 0
+    def measured(process: psutil.Process) -> SimpleNamespace:
+        held_bytes = held_mb[0] * 2**20 if process.pid == os.getpid() else 0
+        return SimpleNamespace(pss=held_bytes, rss=held_bytes)
 
     def emitted(self: ClipEmitter, work: Job) -> None:
         emit(self, work)
         if work.window.index:
             held_mb.pop(0)
 
-    monkeypatch.setattr(memory, "_INTERVAL_S", 0.0)
-    monkeypatch.setattr(memory, "_pss", measured)
+    monkeypatch.setattr(replay, "MemoryMeter", partial(MemoryMeter, interval_s=0.0))
+    monkeypatch.setattr(psutil.Process, "memory_full_info", measured)
     monkeypatch.setattr(ClipEmitter, "emit", emitted)
     assert replay.run(recorded(tmp_path / "r"), str(bundle.path), "max", tmp_path / "out") == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
