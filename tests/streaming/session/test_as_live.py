@@ -23,7 +23,7 @@ from rtdecode.types import EegChunk, Montage, Trigger, Volume, Window
 from streaming.decode.deadline import Job
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
-from streaming.session.as_live import AsLive, Windows, _key, choose
+from streaming.session.as_live import AsLive, Windows, choose
 from streaming.session.decided import DecisionLog, colours
 from streaming.session.decode_loop import DecodeLoop
 from streaming.session.restarts import Restarts
@@ -363,15 +363,15 @@ def test_windows_of_an_acquisition_that_was_killed_hold_what_they_held_live(
         # The session never had the window that this process had cut last when it was killed.
         for window in process.windows if number == 2 else process.windows[:-1]:
             if numbers.is_new(window):
-                live_windows[_key(window)] = window
+                live_windows[key_of(window)] = window
                 log.decided(Job(window, window.index, acquisition=number), None, "")
     log.end()
     for process in processes:
         process.close()
     decisions = files.read(recording)
     assert decisions is not None
-    came = {_key(window): window for window in _windows(cut(Recording(recording), bundle, decisions))}
-    through = {_key(window): window for window in _windows(cut(Recording(recording), bundle))}
+    came = {key_of(window): window for window in _windows(cut(Recording(recording), bundle, decisions))}
+    through = {key_of(window): window for window in _windows(cut(Recording(recording), bundle))}
     learned_anew = False
     for key, window in live_windows.items():
         for name in SIGNALS:
@@ -407,6 +407,10 @@ def test_eeg_that_came_after_the_first_volumes_is_repeated(tmp_path: Path) -> No
     for before, after in zip(acquired.windows, _windows(jobs), strict=False):
         for name in SIGNALS:
             assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+def key_of(window: Window) -> tuple[int, int, str]:
+    return window.run, window.index, window.revision
 
 
 def _windows(jobs: Sequence[Job]) -> list[Window]:

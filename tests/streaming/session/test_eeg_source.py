@@ -203,7 +203,20 @@ def test_the_next_acquisition_stays_with_the_stream() -> None:
     [("type", "amplifier", "lab"), ("source id", "amplifier", "lab"), ("name", None, None)],
 )
 def test_the_report_names_a_stream_that_was_not_named(
-    matched_by: str, name: str | None, host: str | None
+    matched_by: str, name: str | None, host: str | None, bundle: Bundle, tmp_path: Path
 ) -> None:
-    written = report._eeg_stream(STREAM | {"matched_by": matched_by})
-    assert written == {"matched_by": matched_by, "name": name, "host": host, "sources": 2}
+    output = Output(bundle, tmp_path)
+    written = report.build(
+        "s",
+        bundle,
+        output.emitter,
+        status().counters,
+        0,
+        simulated=False,
+        ended="",
+        memory_mb=None,
+        judged=None,
+        eeg_stream=STREAM | {"matched_by": matched_by},
+    )
+    output.emitter.close()
+    assert written["eeg_stream"] == {"matched_by": matched_by, "name": name, "host": host, "sources": 2}

@@ -145,15 +145,9 @@ def test_no_file_stops_the_windows(
     tmp_path_factory: pytest.TempPathFactory, bundle: Bundle, thrown: list[tuple[int, bytes]]
 ) -> None:
     folder = tmp_path_factory.mktemp("scanner")
-    projection = bundle.projection
-    assert projection is not None
-
-    def accept(shape: tuple[int, ...], affine: np.ndarray, _: float | None) -> str | None:
-        return None if projection._flips(shape, affine) is not None else "another grid"
-
-    source = FolderSource(folder, accept=accept)
     windows = []
     assembler = Assembler(bundle, None, ["fmri"])
+    source = FolderSource(folder, accept=lambda shape, affine, _: assembler.unread(shape, affine))
     for index in range(14):
         (folder / f"{index:04d}.dcm").write_bytes(mosaic(index))
         for k, data in [(k, data) for k, (volume_index, data) in enumerate(thrown) if volume_index == index]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rtdecode.types import EegChunk, Montage, Trigger
+from rtdecode.windows.run_sorter import SessionRuns
 from streaming.session.status_builder import EegState
 from tests.streaming.bundles import CHANNELS
 from tests.streaming.session.test_acquisition import Session
@@ -45,7 +46,7 @@ def test_behind_a_jump_the_newest_sample_and_its_triggers_stay_where_they_are(
 ) -> None:
     session, start_at = begin(tmp_path)
     triggers: list[Trigger] = []
-    monkeypatch.setattr(session.assembler._session, "trigger", triggers.append)
+    monkeypatch.setattr(SessionRuns, "trigger", lambda _, trigger: triggers.append(trigger))
     take(session, start_at, 5.0)
     # The stim channel's trigger comes before the first samples with the jump.
     session.take(Trigger(start_at + 5.05 + JUMP_S, "8", start_at + 5.06))

@@ -27,6 +27,7 @@ from rtdecode.errors import RtDecodeError, UsageError
 from streaming.client import Clips, SentClip
 from streaming.session import entrance, live, replay
 from streaming.session.options import StreamOptions
+from streaming.session.reporter import Interval
 from streaming.session.withdrawal import withdraw
 from streaming.sinks.operator_log import SNAPSHOTS, Moment, OperatorLog
 from tests.refusals import check_error, refused
@@ -203,7 +204,7 @@ def test_a_session_whose_sources_do_not_come_ends_with_1_in_the_folder_of_one_th
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(live, "_SAY_EVERY", 0.1)
+    monkeypatch.setattr(live, "Interval", lambda _, began_at: Interval(0.1, began_at))
     out = tmp_path / "out"
     shutil.copytree(watched.ended.out, out)
     (tmp_path / "volumes").mkdir()

@@ -7,16 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
 import psutil
 import pytest
 
+from rtdecode import child
 from rtdecode.disk.video import read_mp4, write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.watched import watched
@@ -144,15 +142,15 @@ def test_the_demo_tells_a_film_that_cannot_be_shown_before_anything_starts(tmp_p
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
-    """Return the two commands of each demo that is run from now on, none of which is started."""
-    called = list[tuple[list[str], list[str]]]()
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Return the commands that demos start from now on; each ends at once, and did all that it had to."""
+    called = list[list[str]]()
 
-    def session(player: list[str], reader: list[str], *_log: object) -> int:
-        called.append((player, reader))
-        return 0
+    def ends_at_once(*command: str) -> list[str]:
+        called.append([*command])
+        return [sys.executable, "-c", ""]
 
-    monkeypatch.setattr(demo, "_session", session)
+    monkeypatch.setattr(child, "command", ends_at_once)
     return called
 
 
@@ -161,24 +159,23 @@ def _value(command: list[str], option: str) -> str:
 
 
 def test_the_scanner_of_the_demo_measures_as_often_as_the_bundle_was_trained(
-    tmp_path: Path, commands: list[tuple[list[str], list[str]]]
+    tmp_path: Path, commands: list[list[str]]
 ) -> None:
     for name in ("phantom", "cinesync-tiny"):
         demo.run(out=tmp_path / name, film="shapes", bundle=name)
-    read = [(_value(reader, "--bundle"), _value(player, "--tr")) for player, reader in commands]
-    assert read == [("phantom", "0.8"), ("cinesync-tiny", "0.8")]
+    assert [_value(command, "--tr") for command in commands[::2]] == ["0.8", "0.8"]
+    assert [_value(command, "--bundle") for command in commands[1::2]] == ["phantom", "cinesync-tiny"]
 
 
-def test_a_short_film_is_shown_for_as_long_as_it_is(
-    tmp_path: Path, commands: list[tuple[list[str], list[str]]]
-) -> None:
+def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, commands: list[list[str]]) -> None:
     film = tmp_path / "short.mp4"
     write_mp4(film, np.zeros((130, 48, 64, 3), np.uint8), 25)
     demo.run(film=str(film), out=tmp_path / "all")
     demo.run(film=str(film), out=tmp_path / "less", seconds=4.5)
     demo.run(out=tmp_path / "own")
-    lengths = [{_value(words, "--seconds") for words in both} for both in commands]
-    assert lengths == [{"5.25"}, {"4.5"}, {"60"}]
+    assert [words[0] for words in commands] == ["simulate", "stream"] * 3
+    lengths = [_value(words, "--seconds") for words in commands]
+    assert lengths == ["5.25", "5.25", "4.5", "4.5", "60", "60"]
     with refused(UsageError, "film-too-short", film=str(film), duration_s=5.25, required_s=6.0):
         demo.run(film=str(film), out=tmp_path / "more", seconds=6.0)
 
@@ -187,17 +184,15 @@ def test_ctrl_c_in_the_first_recorded_run_ends_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = list[str]()
-    presses = [signal.SIGINT]
+    waits = "import time; time.sleep(600)"
+    presses = f"import os, signal; os.kill(os.getppid(), signal.SIGINT); {waits}"
 
-    @contextmanager
-    def program(command: list[str], *_arguments: object) -> Iterator[SimpleNamespace]:
+    def stands_in(*command: str) -> list[str]:
         started.append(command[0])
         assert len(started) <= 2
-        yield SimpleNamespace(
-            poll=lambda: signal.raise_signal(presses.pop()) if presses else None, returncode=0
-        )
+        return [sys.executable, "-c", presses if command[0] == "stream" else waits]
 
-    monkeypatch.setattr(demo, "_program", program)
+    monkeypatch.setattr(child, "command", stands_in)
     monkeypatch.setattr(demo.webbrowser, "open", lambda _: pytest.fail("there is no film to open"))
     assert demo.run(out=tmp_path / "out", recorded=True, open_film=True) == 0
     assert started == ["play-volumes", "stream"]

@@ -14,7 +14,7 @@ import pylsl
 import pytest
 
 from rtdecode import bundle as bundles
-from streaming.tools import doctor, doctor_eeg
+from streaming.tools import doctor
 from tests.streaming.player import outlet
 from tests.streaming.tools.looking import look_only_for
 
@@ -30,9 +30,9 @@ def findings(
 
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look and listen no longer than it takes to judge."""
-    monkeypatch.setattr(doctor, "_LOOK_S", 0.1)
-    monkeypatch.setattr(doctor_eeg, "_JUDGED_S", 1.25)
+    """Look at the network for no longer than needed."""
+    resolve = pylsl.resolve_streams
+    monkeypatch.setattr(pylsl, "resolve_streams", lambda wait_time: resolve(0.1))
 
 
 @contextmanager

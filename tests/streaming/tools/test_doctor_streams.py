@@ -33,7 +33,9 @@ def test_streams_that_fit(
     streams: list[pylsl.StreamInfo], query: str, state: str, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pylsl, "resolve_streams", lambda **_: streams)
-    finding = doctor._streams(query)
+    # Without a bundle to judge a stream against, nobody listens to one.
+    checked = doctor.check(doctor.CheckOptions(query, None, "no-such-bundle"))
+    (finding,) = [finding for finding in checked.findings if finding.subject == "LSL"]
     assert finding.state == state, finding
     assert all(word in finding.found for word in words), finding
     assert bool(finding.advice) is (state == "bad")

@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -58,14 +59,17 @@ def test_lateness_does_not_add_up(tmp_path, monkeypatch):
             nonlocal now
             now += seconds
 
-    def place(_data, _path):
+    rename = Path.rename
+
+    def placed(path, target):
         nonlocal now
         written.append(now)
         now += 0.5 if len(written) == 2 else 0.01
+        return rename(path, target)
 
     monkeypatch.setattr(play_volumes, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(play_volumes, "threading", SimpleNamespace(Event=Stop))
-    monkeypatch.setattr(play_volumes, "_place", place)
+    monkeypatch.setattr(Path, "rename", placed)
     assert play_volumes.run(tmp_path / "bold.nii", tmp_path / "out", 2.5, 20.0) == 0
     assert written == pytest.approx([100.125, 100.25, 100.75, 100.76, 100.77])
 

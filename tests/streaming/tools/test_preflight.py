@@ -30,7 +30,7 @@ from streaming.checks.eeg_capture import EegCapture
 from streaming.checks.finding import Finding
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.lsl import impedance
-from streaming.tools import doctor_eeg, doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
+from streaming.tools import doctor_fmri, preflight, preflight_eeg, preflight_fmri, preflight_sync
 from streaming.tools.doctor import CheckOptions
 from streaming.tools.preflight_clean import Cleaned, clean
 from tests.refusals import refused
@@ -84,12 +84,6 @@ def findings(
     return code, {finding["subject"]: finding for finding in all_findings}
 
 
-@pytest.fixture
-def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Listen no longer than it takes to judge a level."""
-    monkeypatch.setattr(doctor_eeg, "_JUDGED_S", 1.25)
-
-
 @contextmanager
 def playing(name: str | None, folder: Path | None, **how: object) -> Iterator[Player]:
     player = Player(name, folder, 120.0, tr=0.8, lead=0.2, **how)  # type: ignore[arg-type]
@@ -128,7 +122,6 @@ def test_volumes_without_triggers_stop_a_run(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     small: Path,
-    briefly: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scans = tmp_path / "scans"
@@ -148,7 +141,6 @@ def test_the_eyes_are_asked_for_and_the_alpha_is_compared(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     small: Path,
-    briefly: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Noise has no alpha, so it does not rise."""

@@ -1,6 +1,8 @@
 """Header dates around midnight, and what is said of a folder that stays, goes, or comes back."""
 
 import json
+import os
+import signal
 import threading
 import time
 from datetime import datetime, timedelta
@@ -11,10 +13,12 @@ import pytest
 
 from rtdecode.phantom.files.classic import slice_bytes
 from rtdecode.phantom.files.mosaic import mosaic_bytes
+from rtdecode.types import Volume
 from streaming.sources.folder.source import FolderSource
 from streaming.sources.formats.image import seconds_between
 from streaming.tools import volumes
 from tests.dicoms import changed
+from tests.streaming.sessions import LIMIT
 
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])
 START = datetime(2026, 3, 1, 23, 59, 57, 500000)
@@ -96,34 +100,46 @@ def test_days_that_lie_between_two_times_are_kept():
     assert seconds_between(start, start - timedelta(hours=11)) == -39600
 
 
-def followed(folder: Path, changes) -> None:
-    """Follow a folder as the command does while something happens to it."""
-    stop = threading.Event()
-    source = FolderSource(folder, existing="read", bound=False)
+@pytest.fixture
+def messages_of(monkeypatch, capsys):
+    """Follow a folder while something happens to it, and return what is said; Ctrl-C ends the command."""
+    looks = threading.Event()
+    poll = FolderSource.poll
 
-    def change() -> None:
-        time.sleep(0.1)
-        for step in changes:
-            step()
+    def polled(source: FolderSource, now_at: float) -> list[Volume]:
+        looks.set()
+        return poll(source, now_at)
+
+    monkeypatch.setattr(FolderSource, "poll", polled)
+
+    def follow(folder: Path, changes) -> list[str]:
+        def change() -> None:
+            assert looks.wait(LIMIT)
             time.sleep(0.1)
-        stop.set()
+            for step in changes:
+                step()
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=change)
-    thread.start()
-    assert list(volumes._follow(source, None, stop)) == []
-    thread.join()
+        thread = threading.Thread(target=change)
+        thread.start()
+        assert volumes.run(folder, once=False, as_json=True, nifti=None) == 0
+        thread.join()
+        printed = capsys.readouterr()
+        assert json.loads(printed.out) == {"ignored": [], "volumes": 0}
+        return printed.err.splitlines()
+
+    return follow
 
 
-def test_nothing_is_said_of_a_folder_that_stays(tmp_path, capsys):
-    followed(tmp_path, [])
-    assert capsys.readouterr().err == ""
+def test_nothing_is_said_of_a_folder_that_stays(tmp_path, messages_of):
+    assert messages_of(tmp_path, []) == []
 
 
-def test_a_folder_that_goes_and_comes_back_is_told_twice(tmp_path, capsys):
+def test_a_folder_that_goes_and_comes_back_is_told_twice(tmp_path, messages_of):
     folder = tmp_path / "export"
     folder.mkdir()
-    followed(folder, [folder.rmdir, folder.mkdir])
-    assert [line.rpartition(" is ")[2] for line in capsys.readouterr().err.splitlines()] == [
+    assert [line.rpartition(" is ")[2] for line in messages_of(folder, [folder.rmdir, folder.mkdir])] == [
         "not there any more",
         "there again",
     ]
