@@ -53,8 +53,6 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 # What connecting to one address, and its answer, may take, s.
 _CONNECT_S = 5.0
-# A window without a deadline is given up after so many hops without a decoder.
-_PATIENT_HOPS = 10
 # A reply that is due is waited for by this share of a hop longer: the decoder is told only the time to it.
 _GRACE_HOPS = 0.25
 # Windows that are sent before the first of them has its clip. A decoder takes four; one is left for a twin.
@@ -117,6 +115,11 @@ class RemoteDecoder:
         Whether each decoded clip has its condition.
     tls : ssl.SSLContext, optional
         For encrypted addresses; by default the certificates that this machine trusts.
+    hop_s : float, optional
+        Time from one window of the session to the next, s; by default the bundle's. A twin or a refined
+        window is given up after so long.
+    patient_hops : float
+        A window without a deadline is given up after so many hops without a clip.
 
     Attributes
     ----------
@@ -152,13 +155,16 @@ class RemoteDecoder:
         carry: bool = True,
         tell_condition: bool = False,
         tls: ssl.SSLContext | None = None,
+        hop_s: float | None = None,
+        patient_hops: float = 10,
     ) -> None:
         manifest = bundle.manifest
         self._bundle = bundle
         self._addresses = list(addresses)
         self._tells_condition = tell_condition
         self._shapes = Shapes.of(manifest)
-        self._hop_s = float(manifest.grid.hop)
+        self._hop_s = float(manifest.grid.hop) if hop_s is None else hop_s
+        self._patient_hops = patient_hops
         # A random name: it says nothing of the participant.
         self._name = secrets.token_hex(16)
         self._linker = Linker(bundle, token, self._name, tls)
@@ -231,7 +237,7 @@ class RemoteDecoder:
             # Nothing waits for it, but it must not be waited for without an end.
             limit_s = self._hop_s
         elif math.isinf(left_s):
-            limit_s = _PATIENT_HOPS * self._hop_s
+            limit_s = self._patient_hops * self._hop_s
         give_up_at = now + limit_s + _GRACE_HOPS * self._hop_s
         future: Future[Decoded] = Future()
         request = _Request(

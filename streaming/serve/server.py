@@ -10,6 +10,7 @@ Nothing of a participant is written to disk or printed.
 
 import asyncio
 import hmac
+import math
 import ssl
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,8 +61,6 @@ _MOST_STATES = 16
 _MOST_ENDED = 64
 # Frames of a message take at most so many bytes.
 _FRAME_BYTES = 4_000_000
-# A connection that has not said who it is after so long is closed, s.
-_GREETING_S = 5.0
 # How often silent sessions are looked for, s.
 _SWEEP_S = 1.0
 # After SIGTERM, windows that wait are decoded for at most so long, s.
@@ -72,9 +71,6 @@ _MOST_UNREAD = 32
 _MOST_UNHANDLED = 2
 # What is read of a connection before it has shown the token, bytes.
 _MOST_GREETING_BYTES = 8192
-# A bundle needs a final, a preview, a refined window and a twin in a hop, and each of them once more where
-# its states were not held. A session may send two messages besides.
-_MESSAGES_A_HOP = 10
 # Codes of WebSocket from 4000 on are for applications.
 _CLOSED = 4000
 
@@ -122,11 +118,11 @@ class _Link:
 
     connection: Connection
     unsent: "asyncio.Queue[bytes]" = field(default_factory=lambda: asyncio.Queue(_MOST_UNREAD))
-    # As many as in two hops may come at once: a session that lost its connection sends windows again.
-    allowed: float = 2.0 * _MESSAGES_A_HOP
+    # Messages that may come at once, and when that was so; before the first one, as many as in two hops.
+    allowed: float = math.inf
     allowed_at: float = field(default_factory=monotonic)
 
-    def count(self, hop_s: float) -> None:
+    def count(self, hop_s: float, messages_a_hop: int) -> None:
         """Count a message.
 
         Raises
@@ -135,14 +131,15 @@ class _Link:
             If too many have come.
         """
         now = monotonic()
-        refilled = self.allowed + (now - self.allowed_at) / hop_s * _MESSAGES_A_HOP
-        self.allowed = min(2.0 * _MESSAGES_A_HOP, refilled) - 1
+        refilled = self.allowed + (now - self.allowed_at) / hop_s * messages_a_hop
+        # As many as in two hops may come at once: a session that lost its connection sends windows again.
+        self.allowed = min(2.0 * messages_a_hop, refilled) - 1
         self.allowed_at = now
         if self.allowed < 0:
             raise RtDecodeError(
                 "serve-too-many-messages",
                 "the session sent more than {n_messages} messages in {hop_s:g} s.",
-                n_messages=_MESSAGES_A_HOP,
+                n_messages=messages_a_hop,
                 hop_s=hop_s,
             )
 
@@ -206,6 +203,11 @@ class DecoderServer:
         By default connections are not encrypted.
     hop_s : float, optional
         Time from one window of a session to the next, s; by default the bundle's.
+    greeting_s : float
+        A connection that has not said who it is after so long is closed, s.
+    messages_a_hop : int
+        A session that sends more messages in a hop is cut off. A bundle needs a final, a preview, a refined
+        window and a twin, and each of them once more where its states were not held; two may come besides.
     """
 
     def __init__(
@@ -215,6 +217,9 @@ class DecoderServer:
         token: str,
         tls: ssl.SSLContext | None = None,
         hop_s: float | None = None,
+        *,
+        greeting_s: float = 5.0,
+        messages_a_hop: int = 10,
     ) -> None:
         self._shared = shared
         self._scheduler = scheduler
@@ -223,6 +228,8 @@ class DecoderServer:
         self._manifest = shared.bundle.manifest
         self._shapes = Shapes.of(self._manifest)
         self._hop_s = float(self._manifest.grid.hop) if hop_s is None else hop_s
+        self._greeting_s = greeting_s
+        self._messages_a_hop = messages_a_hop
         self._sessions: dict[str, _Remote] = {}
         self._thread = ThreadPoolExecutor(1, "graphs")
         # Large clips are compressed here, while the next window is decoded; at most one waits for that.
@@ -264,7 +271,7 @@ class DecoderServer:
             max_size=MOST_BYTES,
             max_queue=_MOST_UNHANDLED,
             create_connection=_GuardedConnection,
-            open_timeout=_GREETING_S,
+            open_timeout=self._greeting_s,
         )
         listening.set_result(server.sockets[0].getsockname()[:2])
         worker = self.start()
@@ -373,7 +380,7 @@ class DecoderServer:
         except ConnectionClosed:
             pass
         except TimeoutError:
-            await connection.close(_CLOSED, "no greeting came within 5 s")
+            await connection.close(_CLOSED, f"no greeting came within {self._greeting_s:g} s")
         except RtDecodeError as error:
             await self._close(connection, error)
         finally:
@@ -384,7 +391,7 @@ class DecoderServer:
 
     async def _greet(self, connection: Connection, link: _Link) -> str:
         """Read who connects, let the session in, and answer; return the session's name."""
-        async with asyncio.timeout(_GREETING_S):
+        async with asyncio.timeout(self._greeting_s):
             raw = await connection.recv()
         head = read(raw, {"hello": FROM_SESSION["hello"]}).head
         name: str = head["session"]
@@ -470,7 +477,7 @@ class DecoderServer:
                 "the session was silent for {n_hops} hops and was forgotten. It may connect again.",
                 n_hops=SILENT_HOPS,
             )
-        link.count(self._hop_s)
+        link.count(self._hop_s, self._messages_a_hop)
         message = read(raw, FROM_SESSION, self._shapes)
         if message.head["kind"] == "hello" or message.head["session"] != name:
             raise ProtocolError(

@@ -57,8 +57,8 @@ def test_it_says_where_and_what_it_serves_and_ends_in_order(bundle: Bundle, tmp_
         assert all(0 < cost["p50_s"] <= cost["p95_s"] for cost in printed["costs_s"].values())
         file = tmp_path / printed["token_file"]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        decoder = RemoteDecoder(bundle, address.parse(printed["url"]), token.read(file))
-        with closing(decoder):
+        addresses = address.parse(printed["url"])
+        with closing(RemoteDecoder(bundle, addresses, token.read(file), patient_hops=1000)) as decoder:
             assert decoder.decode(window()).clip.frames.any()
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
@@ -122,7 +122,8 @@ def test_a_closed_form_bundle_has_one_cost(tmp_path: Path) -> None:
 def test_a_decoder_that_stands_still_costs_its_windows_and_no_more(bundle: Bundle, tmp_path: Path) -> None:
     with serving(tmp_path, bundle) as (process, printed):
         secret = token.read(tmp_path / printed["token_file"])
-        with closing(RemoteDecoder(bundle, address.parse(printed["url"]), secret)) as decoder:
+        addresses = address.parse(printed["url"])
+        with closing(RemoteDecoder(bundle, addresses, secret, patient_hops=1000)) as decoder:
             expected = decoder.decode(window(0)).clip.latent
             process.send_signal(signal.SIGSTOP)
             with refused(GivenUpError, "window-given-up", why="the decoder elsewhere did not answer in time"):

@@ -18,12 +18,12 @@ from rtdecode.errors import BundleError, OutputError
 from streaming.decode.decoder import GivenUpError, SharedDecoder
 from streaming.decode.scheduler import SILENT_HOPS
 from streaming.message import Message
-from streaming.serve import address, client, token
+from streaming.serve import address, token
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.protocol import write
 from tests.refusals import refused
 from tests.streaming.bundles import LATENT, make_bundle
-from tests.streaming.serve.messages import SESSION, a_window
+from tests.streaming.serve.messages import a_window
 from tests.streaming.serve.running import remote, running, until
 from tests.streaming.serve.test_command import serving
 from tests.streaming.serve.test_pipelined import busy
@@ -75,7 +75,7 @@ def test_a_billion_seconds_are_no_more_than_a_session_may_be_silent(shared: Shar
             for number in (1, 2):
                 connection.send(write(a_window(number, carry_from=[], left_s=1e9)))
             until(lambda: len(server.scheduler) == 1)
-            (waiting,) = server.scheduler._sessions[SESSION].waiting
+            waiting = server.scheduler.requests[-1]
             assert waiting.deadline <= time.monotonic() + SILENT_HOPS * 4.0
         assert [next_kind(connection).head["kind"] for _ in range(3)] == ["first", "rest", "done"]
 
@@ -125,11 +125,8 @@ def test_a_full_disk_at_the_edge_harms_no_decoder(shared: SharedDecoder, tmp_pat
         assert sum(counts.sent.values()) == sum(counts.decoded.values()) == 4
 
 
-def test_a_decoder_that_is_away_for_long_is_told_once_and_found_again(
-    shared: SharedDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_that_is_away_for_long_is_told_once_and_found_again(shared: SharedDecoder) -> None:
     """Refused connections; that it lasts a minute is tested in full."""
-    monkeypatch.setattr(client, "_LONGEST_PAUSE_S", 0.2)
     away_for(shared, 1.0)
 
 
@@ -139,12 +136,11 @@ def test_a_decoder_that_is_away_for_a_minute_is_found_again(shared: SharedDecode
 
 
 def test_a_decoder_that_is_stuck_in_a_window_says_so(shared: SharedDecoder) -> None:
-    with running(shared) as server, closing(remote(shared, server)) as decoder:
+    with running(shared, hop_s=0.5) as server, closing(remote(shared, server)) as decoder:
         decoder.decode(film()[0])
         assert server.server.fault() is None
-        server.server._hop_s = 0.05
         with busy(server):
-            clip = decoder.ask(film()[1], left_s=0.1)
+            clip = decoder.ask(film()[1], left_s=2.0)
             until(lambda: server.server.fault() is not None)
             assert "more than a hop after its time" in (server.server.fault() or "")
         clip.exception(60)
@@ -187,7 +183,9 @@ def test_a_decoder_that_is_killed_costs_nothing(when: str, tmp_path: Path) -> No
             stack.enter_context(serving(tmp_path, bundle, "--token-file", str(secret))) for _ in range(2)
         ]
         addresses = [place for _, printed in servers for place in address.parse(printed["url"])]
-        decoder = stack.enter_context(closing(RemoteDecoder(bundle, addresses, token.read(secret))))
+        decoder = stack.enter_context(
+            closing(RemoteDecoder(bundle, addresses, token.read(secret), patient_hops=1000))
+        )
         first = servers[0][0]
         for number, cut in enumerate(cuts):
             clip = None
@@ -215,7 +213,8 @@ def test_a_decoder_that_stands_still_for_three_hops_costs_three_windows(tmp_path
     cuts = [window(index, samples=samples, slots=4, seed=index) for index in range(6)]
     with serving(tmp_path, bundle) as (process, printed):
         secret = token.read(tmp_path / printed["token_file"])
-        with closing(RemoteDecoder(bundle, address.parse(printed["url"]), secret)) as decoder:
+        addresses = address.parse(printed["url"])
+        with closing(RemoteDecoder(bundle, addresses, secret, patient_hops=1000)) as decoder:
             same(decoder.decode(cuts[0]), here.decode(cuts[0]))
             process.send_signal(signal.SIGSTOP)
             for cut in cuts[1:4]:
@@ -249,6 +248,7 @@ def test_a_session_that_is_killed_is_forgotten_and_disturbs_nobody(
     secret.touch(mode=0o600)
     secret.write_text("a-token-of-more-than-20-letters\n")
     with running(shared) as server, closing(remote(shared, server)) as decoder:
+        (lasting,) = server.scheduler.sessions
         url = server.address.url
         words = [sys.executable, "-c", EDGE, str(shared.bundle.path), url, str(secret)]
         edge = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -258,8 +258,8 @@ def test_a_session_that_is_killed_is_forgotten_and_disturbs_nobody(
         edge.kill()
         edge.communicate()
         assert decoder.decode(window()).clip.frames.any()
-        (other,) = [name for name in server.scheduler.sessions if name != decoder._name]
-        # As if 10 hops had passed, but for the session that goes on.
-        server.scheduler._sessions[other].heard_at -= (SILENT_HOPS + 1) * 4.0
-        until(lambda: server.scheduler.sessions == [decoder._name])
+        (other,) = [name for name in server.scheduler.sessions if name != lasting]
+        # As if it had been heard of last 10 hops ago.
+        server.scheduler.open(other, time.monotonic() - (SILENT_HOPS + 1) * 4.0)
+        until(lambda: server.scheduler.sessions == [lasting])
         assert decoder.decode(window(1)).clip.frames.any()

@@ -1,6 +1,5 @@
 """Windows that are sent before those before them have their clips."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -27,14 +26,13 @@ def shared(bundle: Bundle) -> SharedDecoder:
 
 
 @contextmanager
-def busy(server: Running) -> Iterator[threading.Event]:
-    """Let the server decode nothing while the block runs, or until the event is set."""
-    released = threading.Event()
-    server.server._thread.submit(released.wait)
+def busy(server: Running) -> Iterator[None]:
+    """Let the server decode nothing while the block runs."""
+    server.decoder.released.clear()
     try:
-        yield released
+        yield
     finally:
-        released.set()
+        server.decoder.released.set()
 
 
 def test_a_preview_carries_on_from_a_final_that_has_no_clip_yet(shared: SharedDecoder) -> None:
@@ -77,8 +75,8 @@ def test_all_that_were_under_way_are_decoded_by_the_next_decoder(shared: SharedD
         with busy(first):
             clips = [decoder.ask(cut) for cut in finals[1:]]
             until(lambda: len(first.scheduler) == 2)
-            (connection,) = (link.link.connection for link in first.server._sessions.values() if link.link)
-            first.loop.call_soon_threadsafe(first.server._ending.set)
+            (connection,) = first.server.connections
+            first.loop.call_soon_threadsafe(first.server.end)
             first.loop.call_soon_threadsafe(connection.abort)
             for cut, clip in zip(finals[1:], clips, strict=True):
                 decoded = clip.result(60)
@@ -88,8 +86,7 @@ def test_all_that_were_under_way_are_decoded_by_the_next_decoder(shared: SharedD
 
 
 def test_what_is_given_up_here_is_not_decoded_there(shared: SharedDecoder) -> None:
-    with running(shared) as server, closing(remote(shared, server)) as decoder:
-        decoder._hop_s = 0.2
+    with running(shared) as server, closing(remote(shared, server, hop_s=0.2)) as decoder:
         with busy(server):
             cut = film(1)[0]
             waiting = decoder.ask(cut)

@@ -4,7 +4,8 @@ import shutil
 import socket
 import ssl
 import subprocess
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,14 +17,14 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import RtDecodeError, UsageError
 from streaming.decode.decoder import SharedDecoder
 from streaming.message import Message
-from streaming.serve import command, server
+from streaming.serve import address, token
 from streaming.serve.client import RemoteDecoder, tls_context
-from streaming.serve.command import ServeOptions
 from streaming.serve.protocol import FROM_DECODER, MOST_BYTES, read, write
 from tests.refusals import refused
 from tests.streaming.bundles import make_bundle
 from tests.streaming.serve.messages import SESSION, SHAPES, a_window
 from tests.streaming.serve.running import TOKEN, Running, remote, running, until
+from tests.streaming.serve.test_command import serving
 from tests.streaming.windows import window
 
 
@@ -51,23 +52,26 @@ def certificate(folder: Path, name: str, days: int = 2, host: str = "IP:127.0.0.
     return cert, key
 
 
-def serving(cert: Path, key: Path) -> ssl.SSLContext:
-    context = command._tls(ServeOptions(bundle="phantom", tls_cert=cert, tls_key=key))
-    assert context is not None
-    return context
+@contextmanager
+def encrypted(bundle: Bundle, cert: Path, key: Path) -> Iterator[Callable[[ssl.SSLContext], RemoteDecoder]]:
+    """Serve with a certificate, by the command; yield what asks for a session."""
+    secret = token.make(key.parent / "secret")
+    flags = ("--tls-cert", cert, "--tls-key", key, "--token-file", secret)
+    with serving(key.parent, bundle, *map(str, flags)) as (_, printed):
+        assert printed["url"].startswith("wss://")
+        addresses = address.parse(printed["url"])
+        yield lambda tls: RemoteDecoder(bundle, addresses, token.read(secret), tls=tls, patient_hops=1000)
 
 
-def test_an_encrypted_session_verifies_the_decoders_certificate(
-    shared: SharedDecoder, tmp_path: Path
-) -> None:
+def test_an_encrypted_session_verifies_the_decoders_certificate(bundle: Bundle, tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "site")
     other, _ = certificate(tmp_path, "other")
-    with running(shared, tls=serving(cert, key)) as decoder_server:
-        with closing(remote(shared, decoder_server, tls=tls_context(cert))) as decoder:
+    with encrypted(bundle, cert, key) as ask:
+        with closing(ask(tls_context(cert))) as decoder:
             assert decoder.decode(window()).clip.frames.any()
         for authority in (other, None):
             with refused(RtDecodeError, "decoder-unreachable") as caught:
-                remote(shared, decoder_server, tls=tls_context(authority))
+                ask(tls_context(authority))
             assert "certificate verify failed" in str(caught.value)
 
 
@@ -75,14 +79,11 @@ def test_an_encrypted_session_verifies_the_decoders_certificate(
     ("how", "words"), [({"days": -1}, "expired"), ({"host": "IP:192.0.2.1"}, "not valid for '127.0.0.1'")]
 )
 def test_an_expired_certificate_and_one_of_another_host_are_refused(
-    shared: SharedDecoder, tmp_path: Path, how: dict, words: str
+    bundle: Bundle, tmp_path: Path, how: dict, words: str
 ) -> None:
     cert, key = certificate(tmp_path, "site", **how)
-    with (
-        running(shared, tls=serving(cert, key)) as decoder_server,
-        refused(RtDecodeError, "decoder-unreachable") as caught,
-    ):
-        remote(shared, decoder_server, tls=tls_context(cert))
+    with encrypted(bundle, cert, key) as ask, refused(RtDecodeError, "decoder-unreachable") as caught:
+        ask(tls_context(cert))
     assert words in str(caught.value)
 
 
@@ -93,10 +94,9 @@ def test_an_authority_that_is_none_is_named(tmp_path: Path) -> None:
         tls_context(file)
 
 
-def connected(decoder_server: Running, token: str | None = TOKEN, path: str = "/") -> ClientConnection:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    url = decoder_server.address.url + path
-    return connect(url, additional_headers=headers, compression=None, proxy=None)
+def connected(decoder_server: Running) -> ClientConnection:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return connect(decoder_server.address.url, additional_headers=headers, compression=None, proxy=None)
 
 
 def greeted(connection: ClientConnection, session: str = SESSION) -> ClientConnection:
@@ -138,14 +138,10 @@ def test_little_is_read_of_who_has_not_shown_the_token(shared: SharedDecoder) ->
         assert raw_request(decoder_server, long) == b""
 
 
-def test_connections_that_send_nothing_are_closed_and_keep_nobody_out(
-    shared: SharedDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_GREETING_S", 0.5)
-    with running(shared) as decoder_server, ExitStack() as stack:
+def test_connections_that_send_nothing_are_closed_and_keep_nobody_out(shared: SharedDecoder) -> None:
+    with running(shared, greeting_s=2.0) as decoder_server, ExitStack() as stack:
         place = ("127.0.0.1", decoder_server.port)
         silent = [stack.enter_context(socket.create_connection(place)) for _ in range(200)]
-        monkeypatch.setattr(server, "_GREETING_S", 60.0)
         with closing(remote(shared, decoder_server)) as decoder:
             assert decoder.decode(window()).clip.frames.any()
         for plain in silent:
@@ -153,14 +149,11 @@ def test_connections_that_send_nothing_are_closed_and_keep_nobody_out(
             assert plain.recv(1) == b""
 
 
-def test_who_shows_the_token_and_says_nothing_is_closed(
-    shared: SharedDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_GREETING_S", 0.5)
+def test_who_shows_the_token_and_says_nothing_is_closed(shared: SharedDecoder) -> None:
     with (
-        running(shared) as decoder_server,
+        running(shared, greeting_s=0.5) as decoder_server,
         connected(decoder_server) as connection,
-        pytest.raises(ConnectionClosed, match="no greeting"),
+        pytest.raises(ConnectionClosed, match=r"no greeting came within 0\.5 s"),
     ):
         connection.recv(timeout=60)
 
@@ -186,9 +179,8 @@ def test_a_message_of_17_mb_closes_the_connection(shared: SharedDecoder) -> None
 
 def test_more_messages_than_a_session_needs_close_the_connection(shared: SharedDecoder) -> None:
     """Each is answered at once, as the states that it names are not held."""
-    with running(shared) as decoder_server, connected(decoder_server) as connection:
-        # However long the answers take, no hop passes.
-        decoder_server.server._hop_s = 1e6
+    # However long the answers take, no hop passes.
+    with running(shared, hop_s=1e6) as decoder_server, connected(decoder_server) as connection:
         greeted(connection)
         message = a_window(carry_from=[3], left_s=None)
         arrays = {name: array for name, array in message.arrays.items() if name != "states"}
@@ -197,15 +189,13 @@ def test_more_messages_than_a_session_needs_close_the_connection(shared: SharedD
         assert heads[-1]["code"] == "serve-too-many-messages"
 
 
-def test_who_does_not_read_is_cut_off_and_takes_no_memory(
-    shared: SharedDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_does_not_read_is_cut_off_and_takes_no_memory(shared: SharedDecoder) -> None:
     """A client stops reading once sixteen messages wait, and then the sockets fill: a clip has 600 kB."""
-    monkeypatch.setattr(server, "_MESSAGES_A_HOP", 1000)
-    with running(shared) as decoder_server, connected(decoder_server) as connection:
+    with (
+        running(shared, scheduler_hop_s=0.02, hop_s=1.0, messages_a_hop=1000) as decoder_server,
+        connected(decoder_server) as connection,
+    ):
         scheduler = decoder_server.scheduler
-        decoder_server.server._hop_s = 1.0
-        scheduler._hop_s = 0.02
         greeted(connection)
         before = psutil.Process().memory_info().rss
         is_open = True

@@ -15,7 +15,7 @@ from rtdecode.bundle import Bundle
 from rtdecode.errors import BundleError, RtDecodeError, UsageError
 from rtdecode.types import Window
 from streaming.decode.decoder import Decoded, GivenUpError, NonFiniteError, SharedDecoder
-from streaming.decode.scheduler import MOST_UNDER_WAY
+from streaming.decode.scheduler import MOST_UNDER_WAY, SILENT_HOPS
 from streaming.message import Message, encode
 from streaming.serve.client import RemoteDecoder
 from streaming.serve.protocol import FROM_DECODER, VersionError, read, write
@@ -352,7 +352,7 @@ def test_a_session_that_ends_is_forgotten_and_one_that_breaks_off_is_not(shared:
             time.sleep(0.01)
         assert server.scheduler.sessions == ["e" * 32]
         # A session that was killed does not come back, and is forgotten after 10 hops.
-        server.scheduler._hop_s = 0.001
+        server.scheduler.open("e" * 32, time.monotonic() - (SILENT_HOPS + 1) * 4.0)
         deadline = time.monotonic() + 60
         while server.scheduler.sessions and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -360,14 +360,13 @@ def test_a_session_that_ends_is_forgotten_and_one_that_breaks_off_is_not(shared:
 
 
 def test_more_windows_than_may_be_under_way_close_the_connection(shared: SharedDecoder) -> None:
-    released = threading.Event()
     with running(shared) as server, opened(server) as connection:
         greet(connection)
-        # The worker is busy, so that the windows wait.
-        server.server._thread.submit(released.wait)
+        # The windows wait.
+        server.decoder.released.clear()
         try:
             for number in range(MOST_UNDER_WAY + 1):
                 connection.send(write(a_window(number, carry_from=[], left_s=None)))
             assert ended(connection).head["code"] == "serve-too-many-windows"
         finally:
-            released.set()
+            server.decoder.released.set()
