@@ -3,6 +3,7 @@
 from array import array
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -31,8 +32,6 @@ INSTANTS = (
     "last_frame",
     "emitted",
 )
-# Only so many of the newest values are kept, 1.6 MB of each duration: a day has 4 million EEG chunks.
-_MAX_VALUES = 200_000
 
 Durations = dict[str, float | None]
 
@@ -89,10 +88,16 @@ def instants(window: Window, stamps: dict[str, float], *, live: bool) -> Duratio
 
 
 class Meter:
-    """Collect durations and summarise them."""
+    """Collect durations and summarise them.
 
-    def __init__(self) -> None:
-        self._seen: dict[str, _Newest] = defaultdict(_Newest)
+    Parameters
+    ----------
+    n_newest : int
+        So many of the newest values of each duration count, of 8 bytes each: a day has 4 million EEG chunks.
+    """
+
+    def __init__(self, n_newest: int = 200_000) -> None:
+        self._seen: dict[str, _Newest] = defaultdict(partial(_Newest, n_newest))
 
     def add(self, durations_ms: Durations) -> None:
         """Add durations in ms; unknown ones (None) are left out."""
@@ -109,16 +114,17 @@ class Meter:
 class _Newest:
     """The newest values, eight bytes each."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         self.values = array("d")
+        self._count = count
         self._next = 0
 
     def add(self, value: float) -> None:
-        if len(self.values) < _MAX_VALUES:
+        if len(self.values) < self._count:
             self.values.append(value)
             return
         self.values[self._next] = value
-        self._next = (self._next + 1) % _MAX_VALUES
+        self._next = (self._next + 1) % self._count
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:

@@ -26,8 +26,6 @@ from streaming.sources.formats.unpacked import MAX_BYTES, OversizedError, inflat
 HEAD = 4096
 # Most bytes of a header that lies in a file of its own.
 HEADER_MOST = 16 << 20
-# Most gzip streams that one file may consist of. Blocks of 64 KiB, as some programs write them, stay below.
-_MEMBERS_MOST = 1 << 16
 # Step of a fingerprint, bytes. As it is prime, it does not fall into line with values or rows.
 _PRIME = 61
 _PAIRS = {".par": (".rec",), ".hdr": (".img", ".img.gz")}
@@ -140,15 +138,25 @@ def is_packed(head: bytes) -> bool:
     return head[:2] == _GZIP
 
 
-def gunzip(data: bytes, limit_bytes: int = MAX_BYTES) -> bytes:
-    """Unpack gzip data of at most `limit_bytes` bytes; return anything else as it is.
+def gunzip(data: bytes, limit_bytes: int = MAX_BYTES, most_members: int = 1 << 16) -> bytes:
+    """Unpack gzip data; return anything else as it is.
+
+    Parameters
+    ----------
+    data : bytes
+        What a file holds.
+    limit_bytes : int
+        It may unpack to so many bytes.
+    most_members : int
+        So many gzip streams may follow each other in it. Blocks of 64 KiB, as some programs write them, stay
+        below.
 
     Raises
     ------
     IncompleteError
         If the stream is damaged or has no end.
     NotAVolumeError
-        If it unpacks to more.
+        If it unpacks to more, or has more gzip streams.
     """
     # A gzip file may consist of several members, with zeros as padding behind each.
     if not is_packed(data):
@@ -156,7 +164,7 @@ def gunzip(data: bytes, limit_bytes: int = MAX_BYTES) -> bytes:
     unpacked = io.BytesIO()
     view = memoryview(data)
     start = 0
-    for _ in range(_MEMBERS_MOST):
+    for _ in range(most_members):
         try:
             used, ended = inflate(unpacked, view[start:], zlib.MAX_WBITS | 16, limit_bytes)
         except zlib.error as error:
@@ -178,7 +186,7 @@ def gunzip(data: bytes, limit_bytes: int = MAX_BYTES) -> bytes:
         if not is_packed(bytes(view[start : start + 2])):
             return unpacked.getvalue()
     raise NotAVolumeError(
-        "gzip-members-excess", "more than {limit} gzip streams in one file", limit=_MEMBERS_MOST
+        "gzip-members-excess", "more than {limit} gzip streams in one file", limit=most_members
     )
 
 

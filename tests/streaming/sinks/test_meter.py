@@ -70,9 +70,8 @@ def test_denoising_is_told_where_there_was_a_step() -> None:
     assert "denoised" not in meter.instants(window(), stamps, live=True)
 
 
-def test_of_a_long_session_the_newest_values_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "_MAX_VALUES", 5)
-    counted = meter.Meter()
+def test_of_a_long_session_the_newest_values_count() -> None:
+    counted = meter.Meter(n_newest=5)
     for value in range(13):
         counted.add({"encode": float(value)})
     assert counted.summary()["encode"] == pytest.approx({"p50": 10, "p95": 11.8, "p99": 11.96, "max": 12})
