@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pytest
 
 from rtdecode.bundle import Bundle, golden
-from rtdecode.bundle.session import from_bytes, to_bytes
+from rtdecode.bundle.session import from_bytes, open_pass, to_bytes
 from rtdecode.types import Window
-from streaming.decode.decoder import NonFiniteError, SharedDecoder
+from streaming.decode.decoder import Decoding, NonFiniteError, SharedDecoder
 from tests.refusals import refused
 from tests.streaming import rich
 from tests.streaming.bundles import make_bundle
@@ -75,10 +76,14 @@ def test_frames_come_in_turns_as_they_are_drawn(bundle: Bundle) -> None:
 
 
 def test_the_first_turn_of_a_chunk_is_there_before_the_next_chunk_is_denoised(tmp_path: Path) -> None:
-    decoding = SharedDecoder(rich.make(tmp_path / "bundle")).begin(rich.window())
+    shared = SharedDecoder(rich.make(tmp_path / "bundle"))
+    opened = open_pass(shared.engine.program, rich.window(), shared.steps)
+    decoding = Decoding(
+        shared.bundle, rich.window(), opened, monotonic, steps=shared.steps, detail=shared.detail
+    )
     turns = iter(decoding)
     next(turns)
-    calls = [stage for stage, _ in decoding._opened.calls]
+    calls = [stage for stage, _ in opened.calls]
     assert calls[-1] == "decode_first"
     all_calls = [stage for stage, _ in decoding.finish().calls]
     assert all_calls[: len(calls)] == calls

@@ -25,9 +25,9 @@ from rtdecode.errors import RtDecodeError, UsageError
 from streaming import client
 from streaming.client import SOURCE, Clips, SentClip, parse
 from streaming.decode.deadline import Job
-from streaming.decode.decoder import Decoder
+from streaming.decode.decoder import Decoder, SharedDecoder
 from streaming.sinks.clip_emitter import ClipEmitter, open_emitter
-from streaming.sinks.outlets import ClipOutlets
+from streaming.sinks.osc import OscSender
 from streaming.sinks.publishers import Publishers, open_outputs
 from streaming.sinks.session_folder import prepare
 from streaming.sinks.truth import Truth
@@ -218,9 +218,9 @@ def test_a_stream_says_nothing_of_the_session_but_its_name(plain: Bundle, tmp_pa
 def test_the_condition_is_what_the_denoiser_is_told_in_brief(plain: Bundle) -> None:
     labels = condition.labels(plain.manifest)
     assert labels == [*(f"condition-{k}" for k in range(4)), "embedding-0"]
-    decoder = Decoder(plain, tell_condition=True)
-    session = decoder._engine.session()
-    opened = session.open(window(3, seed=3), 2)
+    shared = SharedDecoder(plain)
+    decoder = shared.session(tell_condition=True)
+    opened = shared.engine.session().open(window(3, seed=3), 2)
     encoded = opened.encode()
     expected = [*encoded["condition"].mean((0, 2, 3, 4)), *encoded["embedding"].reshape(-1)]
     decoded = decoder.decode(window(3, seed=3))
@@ -265,9 +265,9 @@ def test_an_output_that_fails_is_named_once_and_the_others_go_on(
     plain: Bundle, tmp_path: Path, receiver: socket.socket
 ) -> None:
     # To the address of all machines, the kernel lets no datagram out unasked.
-    gone = open_outputs(None, "255.255.255.255:9", plain.manifest)
-    reachable = open_outputs(None, f"127.0.0.1:{receiver.getsockname()[1]}", plain.manifest)
-    outputs = Publishers([*gone._outputs, *reachable._outputs])
+    gone = OscSender("255.255.255.255:9")
+    reachable = OscSender(f"127.0.0.1:{receiver.getsockname()[1]}")
+    outputs = Publishers([gone, reachable])
     output = emitter(plain, tmp_path / "out", outputs)
     emit(output, "final", "final", "final")
     (note,) = outputs.notes()
@@ -352,22 +352,19 @@ def test_a_client_refuses_what_cannot_be(
         Clips(stream, **seconds)
 
 
-def test_a_client_waits_for_the_session_and_ends_with_it(
-    plain: Bundle, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "_GONE_AFTER", 2)
+def test_a_client_waits_for_the_session_and_ends_with_it(plain: Bundle, tmp_path: Path, name: str) -> None:
     clips: list[tuple[int, str]] = []
+    is_open = threading.Event()
 
     def listen() -> None:
-        clips.extend((clip.clip, clip.revision) for clip in Clips(name, wait=_LIMIT_S))
+        opened = Clips(name, wait=_LIMIT_S)
+        is_open.set()
+        clips.extend((clip.clip, clip.revision) for clip in opened)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     outputs = open_outputs(name, None, plain.manifest)
-    outlets = outputs._outputs[0]
-    assert isinstance(outlets, ClipOutlets)
-    assert outlets._clips is not None
-    until(outlets._clips.have_consumers)
+    assert is_open.wait(_LIMIT_S)
     output = emitter(plain, tmp_path / "out", outputs)
     emit(output, "final", "final")
     # The clips go out just before the streams are closed.

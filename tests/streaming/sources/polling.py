@@ -1,7 +1,9 @@
 """Polls of a folder that do not rest on the machine's speed."""
 
+import math
 import time
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from rtdecode.types import Volume
 from streaming.sources.folder.source import FolderSource
@@ -11,11 +13,13 @@ _PACE = 0.01
 _TICK = 0.02
 # Nothing here takes long: this only ends a test that would hang.
 _LIMIT = 120.0
+# Source -> when it was polled here last, which may be ahead of the local clock, s.
+_POLLED_AT: WeakKeyDictionary[FolderSource, float] = WeakKeyDictionary()
 
 
 def now_of(source: FolderSource) -> float:
     """Return the local time, or that of the last poll if the polls are ahead of it, s."""
-    return max(time.monotonic(), source._polled_at)
+    return max(time.monotonic(), _POLLED_AT.get(source, -math.inf))
 
 
 def polled(source: FolderSource, seconds: float, *, live: bool = False) -> list[Volume]:
@@ -53,4 +57,5 @@ def polled_until(
 def _poll(source: FolderSource, live: bool) -> list[Volume]:
     if live:
         time.sleep(_PACE)
-    return source.poll(max(time.monotonic(), source._polled_at + _PACE))
+    _POLLED_AT[source] = max(time.monotonic(), _POLLED_AT.get(source, -math.inf) + _PACE)
+    return source.poll(_POLLED_AT[source])

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pylsl
 import pytest
 
 from rtdecode.phantom.files.vendors import VENDORS
@@ -35,9 +36,11 @@ def test_a_real_scanners_volumes_do_not(folder: str, data_root: Path) -> None:
 
 def test_the_simulated_amplifiers_stream_says_so() -> None:
     session = PhantomSession("easy", seconds=1, sfreq=1000)
-    amplifier = EegOutlet(session, f"simulated-{os.getpid()}")
-    assert amplifier._outlet is not None
-    eeg_layout = layout(amplifier._outlet.get_info())
+    name = f"simulated-{os.getpid()}"
+    amplifier = EegOutlet(session, name)
+    (stream,) = pylsl.resolve_byprop("name", name, timeout=60)
+    eeg_layout = layout(pylsl.StreamInlet(stream).info(timeout=60))
+    del amplifier
     assert eeg_layout.montage.simulated
     turned = Montage(eeg_layout.montage.channels[::-1], 1000)
     assert eeg_layout.ordered_as(turned.channels).montage.simulated

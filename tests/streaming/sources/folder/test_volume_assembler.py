@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming.sources.folder.slice_run import SliceRun
-from streaming.sources.folder.slice_stack import Slot, places
-from streaming.sources.folder.volume_assembler import VolumeAssembler, _is_late
+from streaming.sources.folder.slice_stack import places
+from streaming.sources.folder.volume_assembler import VolumeAssembler
 from streaming.sources.formats.image import Plane
 from tests.streaming.sources.planes import Scan, check, moments_at, pushed
 
@@ -80,10 +79,11 @@ def test_slices_first_by_instances_alone_come_in_any_order() -> None:
     ],
 )
 def test_slices_that_cannot_be_told_apart_wait_so_long(first_at: float, last_at: float, late: bool) -> None:
-    name, plane = Scan(says="", promised=None, tr_s=2.0).planes()[0]
-    run = SliceRun(plane, plane.series, "unknown", None)
-    run.unplaced = [Slot(plane, name, moments_at(first_at)), Slot(plane, name, moments_at(last_at))]
-    assert _is_late(run, 103.1) is late
+    stacks = VolumeAssembler()
+    planes = Scan(says="instances", promised=None, tr_s=2.0).planes()
+    assert pushed(stacks, planes[:1], first_at) == []
+    assert pushed(stacks, planes[1:2], last_at) == []
+    assert len(stacks.overdue(103.1)) == late
 
 
 def test_a_volume_is_given_with_its_last_slice() -> None:

@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 
+import pylsl
+import pytest
+
 from streaming.sources.lsl.markers import MarkerSource
 from tests.streaming.sources.lsl.test_source import until
 
@@ -18,13 +21,15 @@ while True:
 """
 
 
-def test_a_stream_that_does_not_answer_does_not_hold_up_a_poll() -> None:
+def test_a_stream_that_does_not_answer_does_not_hold_up_a_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"marker-test-{os.getpid()}"
     film = f"{name}-film"
+    network = pylsl.ContinuousResolver(forget_after=5.0)
+    monkeypatch.setattr(pylsl, "ContinuousResolver", lambda **_: network)
     source = MarkerSource(name, "-film")
     with subprocess.Popen([sys.executable, "-c", _SENDER, film]) as sender:
         try:
-            until(lambda: any(stream.name() == film for stream in source._resolver.results()))
+            until(lambda: any(stream.name() == film for stream in network.results()))
             sender.send_signal(signal.SIGSTOP)
             assert source.poll() == []
             # Whoever waits for the stream within a poll comes back only to say this.
