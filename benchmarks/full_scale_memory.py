@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -108,17 +108,29 @@ class Training:
 
 
 def measure(windows: Sequence[int], workers: int) -> dict[str, Any]:
-    """Train on both sizes, and project.
+    """Train on releases of some numbers of windows, and project; see `projected`."""
+    return projected({count: _trained(count, workers) for count in windows}, workers)
+
+
+def projected(trainings: Mapping[int, Training], workers: int) -> dict[str, Any]:
+    """Draw what trainings held on to all windows of the release.
+
+    Parameters
+    ----------
+    trainings : dict
+        Number of windows -> what was read while it was trained on.
+    workers : int
+        Processes that draw batches.
 
     Returns
     -------
     dict
-        ``measured``: of each size, of each phase, MB of the training and of a worker, and the ratio of the
-        peak. ``base_mb``, ``kb_a_window``, ``worker_mb`` and ``worker_kb_a_window`` of the phase with the
-        most; ``projected_base_mb`` and ``projected_worker_mb`` for all windows of the release;
-        ``peak_ratio``; ``reading_peak_mb`` before the first phase; ``met``, whether all keep to their bars.
+        ``windows`` and ``workers``. ``measured``: of each size, of each phase, MB of the training and of a
+        worker, and the ratio of the peak. ``base_mb``, ``kb_a_window``, ``worker_mb`` and
+        ``worker_kb_a_window`` of the phase with the most; ``projected_windows``, those of the whole release,
+        and ``projected_base_mb`` and ``projected_worker_mb`` for them; ``peak_ratio``; ``reading_peak_mb``
+        before the first phase; ``met``, whether all keep to their bars.
     """
-    trainings = {count: _trained(count, workers) for count in windows}
     sizes = {
         count: {name: phase.figures() for name, phase in training.phases.items()}
         for count, training in trainings.items()
@@ -133,7 +145,7 @@ def measure(windows: Sequence[int], workers: int) -> dict[str, Any]:
     projected_base = _projected((base, base_slope))
     projected_worker = _projected((worker, worker_slope))
     return {
-        "windows": list(windows),
+        "windows": list(trainings),
         "workers": workers,
         "measured": {
             str(count): {
@@ -217,9 +229,9 @@ def _watched(process: psutil.Popen, stages: Path) -> Training:
     while process.poll() is None:
         time.sleep(_READ_EVERY_S)
         # Before and after: a reading belongs to what was true all the while.
-        before = _reached(stages)
+        before = Progress.read(stages)
         reading = _reading(process)
-        if reading is None or before != _reached(stages):
+        if reading is None or before != Progress.read(stages):
             continue
         if before is None:
             main, workers = reading
@@ -231,19 +243,27 @@ def _watched(process: psutil.Popen, stages: Path) -> Training:
 
 
 @dataclass(frozen=True)
-class _Reached:
-    """How far a training has come: the phase that runs, "" after the last one, and whether it stands."""
+class Progress:
+    """How far a training has come.
+
+    Attributes
+    ----------
+    name : str
+        The phase that runs; empty after the last one.
+    stands : bool
+        Whether it has written a checkpoint.
+    """
 
     name: str
     stands: bool
 
-
-def _reached(stages: Path) -> _Reached | None:
-    """Look how far a training has come; None before its first phase."""
-    if not (stages / "training.json").is_file():
-        return None
-    name = next((phase for phase in _PHASES if not (stages / phase / "done.pt").is_file()), "")
-    return _Reached(name, bool(name) and any((stages / name).glob("step-*[0-9]")))
+    @classmethod
+    def read(cls, stages: Path) -> "Progress | None":
+        """Look into the folder of a training's stages; None before its first phase."""
+        if not (stages / "training.json").is_file():
+            return None
+        name = next((phase for phase in _PHASES if not (stages / phase / "done.pt").is_file()), "")
+        return cls(name, bool(name) and any((stages / name).glob("step-*[0-9]")))
 
 
 def _reading(process: psutil.Popen) -> tuple[int, list[int]] | None:

@@ -57,7 +57,7 @@ def test_right_codes_win_against_all_windows_of_their_session() -> None:
 def test_the_mean_of_pairs_leaves_everybody_themselves_out() -> None:
     matrix = np.full((5, 5), 0.2) + 0.8 * np.eye(5)
     matrix[0, 1] = matrix[1, 0] = 0.4
-    figure = cortex._of_pairs(matrix)
+    figure = cortex.mean_of_pairs(matrix)
     assert figure["value"] == pytest.approx(0.22)
     low, high = figure["ci95"]
     assert low < 0.22 < high

@@ -1,10 +1,11 @@
 """The benchmark of what a training at full size holds in memory divides its readings rightly."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.full_scale_memory import Phase, _line, _projected, _Reached, _reached, measure
+from benchmarks.full_scale_memory import Phase, Progress, Training, measure, projected
 
 
 def test_a_peak_is_held_against_what_stands() -> None:
@@ -17,24 +18,35 @@ def test_a_peak_is_held_against_what_stands() -> None:
 
 
 def test_what_windows_take_is_drawn_on_to_the_whole_release() -> None:
-    line = _line({60: 1060.0, 240: 1240.0})
-    assert line == pytest.approx((1000, 1))
-    assert _projected(line) == pytest.approx(1000 + 4860)
+    def figures(sizes_mb: dict[int, int]) -> dict[str, Any]:
+        """Project what trainings held that stood at these sizes, by their windows."""
+        trainings = {}
+        for count, size_mb in sizes_mb.items():
+            phase = Phase(standing=[(size_mb * 10**6, [10**7])])
+            trainings[count] = Training({"align": phase, "diffuse": phase})
+        return projected(trainings, 1)
+
+    rising = figures({60: 1060, 240: 1240})
+    assert (rising["base_mb"], rising["kb_a_window"]) == (1000, 1000)
+    assert (rising["projected_windows"], rising["projected_base_mb"]) == (4860, 1000 + 4860)
+    assert not rising["met"]
     # Noise is not drawn on to less than nothing.
-    assert _line({60: 1240.0, 240: 1060.0}) == (1240, 0)
+    falling = figures({60: 1240, 240: 1060})
+    assert (falling["base_mb"], falling["kb_a_window"], falling["projected_base_mb"]) == (1240, 0, 1240)
+    assert falling["met"]
 
 
 def test_a_phase_stands_from_its_first_checkpoint_on(tmp_path: Path) -> None:
-    assert _reached(tmp_path) is None
+    assert Progress.read(tmp_path) is None
     (tmp_path / "training.json").touch()
-    assert _reached(tmp_path) == _Reached("align", stands=False)
+    assert Progress.read(tmp_path) == Progress("align", stands=False)
     (tmp_path / "align" / "step-00000020").mkdir(parents=True)
-    assert _reached(tmp_path) == _Reached("align", stands=True)
+    assert Progress.read(tmp_path) == Progress("align", stands=True)
     (tmp_path / "align" / "done.pt").touch()
-    assert _reached(tmp_path) == _Reached("diffuse", stands=False)
+    assert Progress.read(tmp_path) == Progress("diffuse", stands=False)
     (tmp_path / "diffuse").mkdir()
     (tmp_path / "diffuse" / "done.pt").touch()
-    assert _reached(tmp_path) == _Reached("", stands=False)
+    assert Progress.read(tmp_path) == Progress("", stands=False)
 
 
 @pytest.mark.full

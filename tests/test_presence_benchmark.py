@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks import bars, result_files
 from benchmarks.experiments import bad_signals
-from benchmarks.experiments.presence import _levels, _row, _Told, five, missed, worst
+from benchmarks.experiments.bad_signals import levels_of
+from benchmarks.experiments.presence import Answers, five, missed, worst
 from benchmarks.result_files import RESULTS
 
 SIGNAL = np.random.default_rng(0).standard_normal((4, 16, 500)).astype(np.float32) * 3
@@ -77,24 +78,24 @@ def test_surrogates_keep_the_looks_and_lose_the_time() -> None:
 
 
 def test_kinds_have_the_levels_that_make_sense() -> None:
-    assert _levels("eight bridged") == [1.0]
-    assert 1.0 not in _levels("scaled")
-    assert min(_levels("white")) == 0.1
-    assert max(_levels("white")) == 30
+    assert levels_of("eight bridged") == [1.0]
+    assert 1.0 not in levels_of("scaled")
+    assert min(levels_of("white")) == 0.1
+    assert max(levels_of("white")) == 30
 
 
-def answers(brain: list[float]) -> _Told:
+def answers(brain: list[float]) -> Answers:
     values = np.array(brain)
-    return _Told(values, np.stack([values, values], 1), 0 * values, np.full(len(values), 0.8))
+    return Answers(values, np.stack([values, values], 1), 0 * values, np.full(len(values), 0.8))
 
 
 def test_a_row_counts_what_is_taken_for_a_brain() -> None:
     true = answers([0.9, 0.8])
-    row = _row(answers([0.5, 0.1, 0.85, 0.0]), true)
+    row = answers([0.5, 0.1, 0.85, 0.0]).row_against(true)
     assert row["above"] == 0.5
     assert row["auroc"] == pytest.approx(7 / 8)
     assert (row["confidence"], row["taken"], row["n"]) == (None, 2, 4), "too few to speak of"
-    assert _row(answers([0.9] * 20), true)["confidence"] == pytest.approx(0.8)
+    assert answers([0.9] * 20).row_against(true)["confidence"] == pytest.approx(0.8)
 
 
 def test_means_are_of_five_windows_in_a_row() -> None:

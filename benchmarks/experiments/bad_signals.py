@@ -18,7 +18,7 @@ Signal = NDArray[np.float32]
 Kind = Callable[[Signal, np.random.Generator, float], Signal]
 
 # Multiples of the usual size at which kinds are shown where a size makes sense.
-LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_LEVELS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 # Of normalised windows, samples a second, and the band that the chain lets through, Hz.
 _SFREQ = 125.0
 _BAND_HZ = (0.5, 40.0)
@@ -146,8 +146,15 @@ FMRI: dict[str, Kind] = {
     "bottle": bottle,
 }
 # Kinds of which one level alone makes sense, and the one that is the signal itself at the level 1.
-ONE_LEVEL = ("channels permuted", "half saturated", "eight bridged", "voxels shuffled")
+_ONE_LEVEL = ("channels permuted", "half saturated", "eight bridged", "voxels shuffled")
 TRUE_AT_1 = "scaled"
+
+
+def levels_of(kind: str) -> list[float]:
+    """Return the levels at which a kind of `EEG` or `FMRI` makes sense and is no signal of a brain."""
+    if kind in _ONE_LEVEL:
+        return [1.0]
+    return [level for level in _LEVELS if not (kind == TRUE_AT_1 and level == 1)]
 
 
 def surrogates(inputs: Arrays, rng: np.random.Generator) -> Arrays:

@@ -305,9 +305,9 @@ def alike(preset: str, cortex: str) -> Figure:
         means.append(np.corrcoef([values[:, v1].mean(axis=1) for values in series]))
     pairs = np.mean(vertices, axis=0)
     return {
-        "vertices of V1": _of_pairs(pairs[:, :, v1].mean(axis=2)),
-        "all vertices": _of_pairs(pairs.mean(axis=2)),
-        "mean of V1": _of_pairs(np.mean(means, axis=0)),
+        "vertices of V1": mean_of_pairs(pairs[:, :, v1].mean(axis=2)),
+        "all vertices": mean_of_pairs(pairs.mean(axis=2)),
+        "mean of V1": mean_of_pairs(np.mean(means, axis=0)),
     }
 
 
@@ -326,8 +326,19 @@ def _series(session: PhantomSession, number: int, cortex: str) -> Scores:
     return values / values.std(axis=0)
 
 
-def _of_pairs(matrix: Scores) -> Figure:
-    """Make the figure of a mean over all pairs of participants."""
+def mean_of_pairs(matrix: Scores) -> Figure:
+    """Make the figure of a mean over all pairs of participants, and of nobody with themselves.
+
+    Parameters
+    ----------
+    matrix : (participant, participant) float64
+        A value of each pair, the same in both orders.
+
+    Returns
+    -------
+    dict
+        ``value``, ``chance``, the interval over participants, and their number ``n``.
+    """
     values = matrix - np.diag(np.diag(matrix))
     pairs = 1 - np.eye(len(matrix))
 

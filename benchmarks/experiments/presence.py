@@ -85,20 +85,54 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What a system says of windows, (window,) or (window, 2)."""
+class Answers:
+    """What a system says of windows.
+
+    Attributes
+    ----------
+    brain : (window,) float64
+        Probability that a window holds a brain that it can read.
+    by : (window, 2) float64
+        The same of EEG and of fMRI alone.
+    inconsistent : (window,) float64
+        Probability that its modalities do not belong to one window.
+    confidence : (window,) float64
+        Probability that the clip wins its 2-way identification.
+    """
 
     brain: Matrix
     by: Matrix
     inconsistent: Matrix
     confidence: Matrix
 
-    def first(self, count: int) -> "_Told":
+    def first(self, count: int) -> "Answers":
         """Return what it says of the first windows."""
-        return _Told(*(values[:count] for values in vars(self).values()))
+        return Answers(*(values[:count] for values in vars(self).values()))
+
+    def row_against(self, true: "Answers") -> Row:
+        """Count what of the windows is taken for a brain.
+
+        Parameters
+        ----------
+        true : Answers
+            What the system says of clean windows.
+
+        Returns
+        -------
+        dict
+            ``above``: share that is taken for a brain. ``auroc``: area under the curve against clean windows.
+            ``confidence``: mean of what is taken for one, None where that is too little. ``taken`` and ``n``:
+            windows that are taken for one, and all of them.
+        """
+        auroc = float(duels(true.brain[:, None], self.brain).mean())
+        row: Row = {"above": _above(self.brain), "auroc": auroc}
+        above = self.brain >= LEAST
+        enough = int(above.sum()) >= _FEWEST
+        sure = float(self.confidence[above].mean()) if enough else None
+        return row | {"confidence": sure, "taken": int(above.sum()), "n": len(above)}
 
 
-def ask(decoder: Decoder, inputs: Arrays) -> _Told:
+def ask(decoder: Decoder, inputs: Arrays) -> Answers:
     """Ask a system of windows, each alone."""
     conditions = list(conditions_alone(decoder.system, inputs))
 
@@ -108,7 +142,7 @@ def ask(decoder: Decoder, inputs: Arrays) -> _Told:
         )
 
     brain = joined("brain")
-    return _Told(brain[:, BRAIN], joined("brain_by"), brain[:, 1], joined("confidence")[:, 0])
+    return Answers(brain[:, BRAIN], joined("brain_by"), brain[:, 1], joined("confidence")[:, 0])
 
 
 @dataclass(frozen=True)
@@ -153,7 +187,7 @@ class _Judge:
         return [self.windows("clean", seed) for seed in self.seeds]
 
     @cached_property
-    def true(self) -> dict[str, _Told]:
+    def true(self) -> dict[str, Answers]:
         """What the system says of them as they are, by route."""
         return {route: _asked(self.decoder, self.clean, modalities) for route, modalities in ROUTES.items()}
 
@@ -163,7 +197,7 @@ class _Judge:
         kinds = {"eeg": bad_signals.EEG, "fmri": bad_signals.FMRI}
         for modality, of_modality in kinds.items():
             for name, make in of_modality.items():
-                for level in _levels(name):
+                for level in bad_signals.levels_of(name):
                     sessions = [
                         windows | {modality: make(windows[modality], _random(seed, name), level)}
                         for windows, seed in zip(clean, self.seeds, strict=True)
@@ -173,7 +207,7 @@ class _Judge:
         of_fmri = list(bad_signals.FMRI.items())
         for number, (name, make) in enumerate(bad_signals.EEG.items()):
             other, make_other = of_fmri[number % len(of_fmri)]
-            for level in _levels(name):
+            for level in bad_signals.levels_of(name):
                 if bad_signals.TRUE_AT_1 in (name, other) and level == 1:
                     continue
                 sessions = [
@@ -237,12 +271,6 @@ def _random(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng((seed, *name.encode()))
 
 
-def _levels(name: str) -> list[float]:
-    if name in bad_signals.ONE_LEVEL:
-        return [1.0]
-    return [level for level in bad_signals.LEVELS if not (name == bad_signals.TRUE_AT_1 and level == 1)]
-
-
 def _above(probabilities: Matrix) -> float:
     return float((probabilities >= LEAST).mean())
 
@@ -256,20 +284,11 @@ def bad_rows(judge: _Judge) -> list[Row]:
         for route in routes:
             answer = _asked(judge.decoder, sessions, ROUTES[route])
             row = {"kind": kind, "level": level, "replaced": replaced, "route": route[1:] or "both"}
-            row |= _row(answer, judge.true[route])
+            row |= answer.row_against(judge.true[route])
             if not route:
                 row["by"] = {name: _above(answer.by[:, n]) for n, name in enumerate(MODALITIES)}
             rows.append(row)
     return rows
-
-
-def _row(answer: _Told, true: _Told) -> Row:
-    auroc = float(duels(true.brain[:, None], answer.brain).mean())
-    row: Row = {"above": _above(answer.brain), "auroc": auroc}
-    above = answer.brain >= LEAST
-    enough = int(above.sum()) >= _FEWEST
-    sure = float(answer.confidence[above].mean()) if enough else None
-    return row | {"confidence": sure, "taken": int(above.sum()), "n": len(above)}
 
 
 def film_rows(judge: _Judge) -> list[Row]:
@@ -279,7 +298,9 @@ def film_rows(judge: _Judge) -> list[Row]:
         for route, modalities in ROUTES.items():
             answers = [ask(judge.decoder, only(windows, modalities)) for windows in by_session]
             answer = _joined(answers)
-            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | _row(answer, judge.true[route])
+            row = {"kind": kind, "level": 1.0, "route": route[1:] or "both"} | answer.row_against(
+                judge.true[route]
+            )
             means = np.concatenate([five(per_session.brain) for per_session in answers])
             row["means_above_0"] = float((means >= 0).mean())
             if row["confidence"] is not None and kind != "rest":
@@ -329,7 +350,7 @@ def clean_row(judge: _Judge) -> Row:
     }
 
 
-def _alarmed(answer: _Told, bundle: Bundle, hop_s: float) -> bool:
+def _alarmed(answer: Answers, bundle: Bundle, hop_s: float) -> bool:
     log = PresenceLog(bundle.manifest.brain)
     sentences = []
     finals = zip(answer.brain, answer.inconsistent, answer.by, strict=True)
@@ -345,13 +366,13 @@ def five(brain: Matrix) -> Matrix:
     return np.array([mean_odds(row.tolist()) for row in rows])
 
 
-def _asked(decoder: Decoder, sessions: Sequence[Arrays], modalities: Sequence[str]) -> _Told:
+def _asked(decoder: Decoder, sessions: Sequence[Arrays], modalities: Sequence[str]) -> Answers:
     return _joined([ask(decoder, only(windows, modalities)) for windows in sessions])
 
 
-def _joined(answers: Sequence[_Told]) -> _Told:
+def _joined(answers: Sequence[Answers]) -> Answers:
     names = ("brain", "by", "inconsistent", "confidence")
-    return _Told(*(np.concatenate([getattr(answer, name) for answer in answers]) for name in names))
+    return Answers(*(np.concatenate([getattr(answer, name) for answer in answers]) for name in names))
 
 
 def measure(run: Path, preset: str, seeds: Sequence[int], folder: Path) -> Row:
