@@ -31,9 +31,12 @@ _FIGURE = re.compile(r"\{([\w./-]+ > [^{}]+?)(?: : ([^{} ]+))?\}")
 _INTERVAL = re.compile(r"[-+]?\d+\.\d+\s+\((?:95 %\s+)?[-+]?\d+\.\d+\s+to\s+[-+]?\d+\.\d+")
 
 
-@cache
 def _tree(name: str) -> dict[str, Any]:
-    path = ROOT / name if "/" in name else RESULTS / f"{name}.json"
+    return _parsed(ROOT / name if "/" in name else RESULTS / f"{name}.json")
+
+
+@cache
+def _parsed(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 

@@ -99,17 +99,17 @@ class SeamSystem(System):
         guidance: float,
         name: str = "one",
     ) -> None:
-        self._parts = parts.eval()
-        self._codec = codec
-        self._table = table
-        self._guidance = guidance
-        self._number, _ = PARTICIPANTS[name]
-        self._encode = Encode(parts.stems[name], parts.head).eval()
-        self._step = Step(parts.generator, self._nobody(), guidance).eval()
-        self._keep = Keep()
+        self.parts = parts.eval()
+        self.codec = codec
+        self.table = table
+        self.guidance = guidance
+        self.number, _ = PARTICIPANTS[name]
+        self.encode = Encode(parts.stems[name], parts.head).eval()
+        self.step = Step(parts.generator, self._nobody(), guidance).eval()
+        self.keep = Keep()
 
     def of_subject(self, name: str) -> "SeamSystem":
-        return SeamSystem(self._parts, self._codec, self._table, self._guidance, name)
+        return SeamSystem(self.parts, self.codec, self.table, self.guidance, name)
 
     def ports(self, manifest: Manifest) -> tuple[Port, ...]:
         channels, _, rows, columns = LATENT
@@ -120,27 +120,27 @@ class SeamSystem(System):
     def condition(self, inputs: Arrays) -> Condition:
         tensors = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in inputs.items()}
         read = [tensors[name] for name in (*PORTS, "carry", "carry_mask")]
-        tokens, pooled, rows, start, level = self._encode(*read, torch.tensor([self._number]))
+        tokens, pooled, rows, start, level = self.encode(*read, torch.tensor([self.number]))
         words = self._look_up(rows)
         return Condition(tokens=tokens, pooled=pooled, memory=words, start=start, start_level=level)
 
     def negative(self, condition: Condition) -> Condition:
         """What is said of nobody."""
-        nobody = self._step.nobody(len(condition.tokens))
+        nobody = self.step.nobody(len(condition.tokens))
         return Condition(tokens=nobody["tokens"], pooled=nobody["pooled"], memory=nobody["words"])
 
     @torch.no_grad()
     def _nobody(self) -> dict[str, Tensor]:
         """What all participants are guided away from: what the head says without a signal and a number."""
         nothing = torch.zeros(1, LATENT[0], 1, *LATENT[2:])
-        head = self._parts.head
+        head = self.parts.head
         tokens, pooled, rows, _, _ = head(
             torch.zeros(1, FEATURES), torch.tensor([0]), nothing, torch.zeros(1, 1)
         )
         return {"tokens": tokens, "pooled": pooled, "words": self._look_up(rows)}
 
     def _look_up(self, rows: Tensor) -> Tensor:
-        return torch.from_numpy(self._table[rows.numpy()].astype(np.float32))
+        return torch.from_numpy(self.table[rows.numpy()].astype(np.float32))
 
     @torch.no_grad()
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
@@ -157,48 +157,48 @@ class SeamSystem(System):
             for now, after in pairwise([*self.levels(steps), 0.0]):
                 t = now * level[:, 0]
                 r = after * level[:, 0]
-                latent = self._step(latent, past, tokens, pooled, words, t, r)
-            past = self._keep(latent, past)
+                latent = self.step(latent, past, tokens, pooled, words, t, r)
+            past = self.keep(latent, past)
             chunks.append(latent)
         return torch.cat(chunks, 2).numpy()
 
     @torch.no_grad()
     def frames(self, latents: NDArray[Any]) -> NDArray[np.float32]:
-        pictures = self._codec(torch.from_numpy(latents.astype(np.float32)))
+        pictures = self.codec(torch.from_numpy(latents.astype(np.float32)))
         return video_decoder.frames(pictures, (ROWS, COLUMNS)).numpy()
 
     def levels(self, steps: int) -> list[float]:
         return [1 - step / steps for step in range(steps)]
 
     def memories(self) -> dict[str, Table]:
-        return {"words": Table(self._table, "float16")}
+        return {"words": Table(self.table, "float16")}
 
     def weights(self) -> Arrays:
-        return {name: value.numpy() for name, value in self._parts.state_dict().items()}
+        return {name: value.numpy() for name, value in self.parts.state_dict().items()}
 
     @torch.no_grad()
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         read = {port.name: torch.zeros(1, *port.shape) for port in self.ports(manifest)}
-        encoded = {**read, "subject": torch.tensor([self._number])}
+        encoded = {**read, "subject": torch.tensor([self.number])}
         channels, _, rows, columns = LATENT
         chunk = torch.zeros(1, channels, CHUNK_FRAMES, rows, columns)
         frame = chunk[:, :, :1]
         clock = {"t": torch.ones(1), "r": torch.zeros(1)}
-        denoised = {"latent": chunk, "past": frame, **self._step.nobody(1), **clock}
+        denoised = {"latent": chunk, "past": frame, **self.step.nobody(1), **clock}
         looked_up = Source("memory", memory="words", rows="encode.rows")
         return [
-            Traced("encode", self._encode, encoded, ["tokens", "pooled", "rows", "start", "start_level"]),
+            Traced("encode", self.encode, encoded, ["tokens", "pooled", "rows", "start", "start_level"]),
             Traced(
-                "denoise", self._step, denoised, ["next"], PortBindings({"past": _PAST, "words": looked_up})
+                "denoise", self.step, denoised, ["next"], PortBindings({"past": _PAST, "words": looked_up})
             ),
             Traced(
                 "remember",
-                self._keep,
+                self.keep,
                 {"latent": chunk, "past": frame},
                 ["past_next"],
                 PortBindings({"past": _PAST}, {"past_next": "past"}),
             ),
-            *video_decoder.stages(self._codec, LATENT, (ROWS, COLUMNS)),
+            *video_decoder.stages(self.codec, LATENT, (ROWS, COLUMNS)),
         ]
 
 

@@ -42,8 +42,7 @@ def test_what_a_load_lacks_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_tiny")
-def test_values_are_those_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(full_size_export, "_FEW_LAYERS", 1)
+def test_values_are_those_of_torch(tmp_path: Path) -> None:
     figures = parity("cogvideox", 22, tmp_path)
     assert figures["passed"]
     assert figures["largest_difference"] < 1e-5 < figures["step_moves_by"]

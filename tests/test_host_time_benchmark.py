@@ -30,10 +30,12 @@ def test_values_are_looked_at_one_by_one_in_the_old_way_alone(monkeypatch: pytes
         return isfinite(values)
 
     monkeypatch.setattr(np, "isfinite", counting)
-    with host_time._every_value_looked_at():
-        host_time.decoding._check_finite("frames", np.zeros(100, np.float32), None)  # type: ignore[arg-type]
-    host_time.decoding._check_finite("frames", np.zeros(100, np.float32), None)  # type: ignore[arg-type]
-    assert sizes == [100, 1]
+    host_time.measure((16, 24), 1)
+    turn = 4 * 16 * 24 * 3
+    # Eight turns of four frames of one clip, and of two that warm up.
+    assert sizes.count(turn) == 8 * 3
+    # In two other ways one sum for each of them, and for what is checked besides.
+    assert sizes.count(1) >= 2 * sizes.count(turn)
 
 
 @pytest.mark.parametrize("size", ["480", "480x", "480x721", "0x96", "480x720x3", "axb"])

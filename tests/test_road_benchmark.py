@@ -1,7 +1,9 @@
 """The benchmark of the road: its stages are made once, and its bars can be missed."""
 
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,23 +46,29 @@ def test_steps_are_one_number_or_one_for_each_phase() -> None:
         road.steps_of("1,2")
 
 
-def test_a_stage_is_made_once_and_an_interrupted_one_anew(tmp_path: Path) -> None:
-    walked = Road(tmp_path, 60, 60, road.steps_of("2"))
+def test_a_stage_is_made_once_and_an_interrupted_one_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked = Road(tmp_path, 60, 60, road.steps_of("2"), recordings=1)
     folders: list[str] = []
 
-    def make(part: Path) -> None:
+    def recorded(command: list[str], **_: object) -> SimpleNamespace:
+        part = Path(command[-1])
         folders.append(part.name)
         part.mkdir()
         if len(folders) == 1:
             raise KeyboardInterrupt
+        return SimpleNamespace(returncode=0)
 
+    monkeypatch.setattr(subprocess, "run", recorded)
     with pytest.raises(KeyboardInterrupt):
-        walked._stage(tmp_path / "stage", make)
+        walked.record()
     for _ in range(2):
-        walked._stage(tmp_path / "stage", make)
-    assert folders == ["stage.part", "stage.part"]
-    assert (tmp_path / "stage").is_dir()
-    assert [*walked.seconds_of_stages()] == ["stage"]
+        walked.record()
+    stages = ["recording-1", "fourth", "localiser"]
+    assert folders == ["recording-1.part", *(f"{stage}.part" for stage in stages)]
+    assert all((tmp_path / stage).is_dir() for stage in stages)
+    assert [*walked.seconds_of_stages()] == stages
 
 
 @pytest.mark.full

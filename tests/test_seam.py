@@ -73,7 +73,7 @@ def bundle(trained: Path, traced: list[tuple[str, onnx.ModelProto]]) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "graph", graph)
         # Its graphs are held to the system's own code, whose frames are of single precision.
-        patch.setattr(exporting, "_in_eight_bits", lambda checked_export: checked_export)
+        patch.setattr(exporting.eight_bits, "rounded", lambda model: model)
         return exporting.run(trained, trained.with_name("bundle"))
 
 
@@ -215,23 +215,23 @@ class Forgetful(torch.nn.Module):
 def changed(system: SeamSystem, how: str) -> SeamSystem:
     """The same system but for one part."""
     if how == "another memory":
-        system._table = np.roll(system._table, 1, 0)
+        system.table = np.roll(system.table, 1, 0)
     elif how == "no guidance":
-        system._step.guidance = 1.0
+        system.step.guidance = 1.0
     elif how == "another nobody":
-        system._step.nobody_tokens += 1
+        system.step.nobody_tokens += 1
     elif how == "no chunk before":
-        system._keep = Forgetful()  # type: ignore[assignment]
+        system.keep = Forgetful()  # type: ignore[assignment]
     elif how == "another start":
-        system._parts.head.start.bias += 0.1
+        system.parts.head.start.bias += 0.1
     elif how == "another level":
-        system._parts.head.level.bias += 1
+        system.parts.head.level.bias += 1
     elif how == "another pooled vector":
-        system._parts.generator.shift.bias += 1
+        system.parts.generator.shift.bias += 1
     elif how == "another number":
-        system._number = 2
+        system.number = 2
     elif how == "another cache":
-        system._codec.blend.add_(0.1)
+        system.codec.blend.add_(0.1)
     return system
 
 

@@ -1,7 +1,6 @@
 """Tables of the pages come from result files, and what does not is named."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +13,7 @@ PAGE = "# Title\n\n<!-- table: mine -->\n| a |\n|---|\n| 0.250 (0.100 to 0.500) 
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository of one page, one template and one result file."""
     for name in ("docs/images", "results", "templates"):
         (tmp_path / name).mkdir(parents=True)
@@ -30,9 +29,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "results" / "kept.json").write_text(json.dumps(origin | figures))
     (tmp_path / "templates" / "mine.md").write_text("| a |\n|---|\n| {kept > a b} |\n")
     (tmp_path / "README.md").write_text(PAGE)
-    tables._tree.cache_clear()
-    yield tmp_path
-    tables._tree.cache_clear()
+    return tmp_path
 
 
 def checked(root: Path) -> list[str]:
