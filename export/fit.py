@@ -4,7 +4,8 @@
 cuts the recordings into windows, has the fitter turn the film into targets and fit the windows to them, and
 fits once more to a shifted film as a control. If held-out windows are identified better than chance, it
 writes a bundle with the participant's own stages; the generator stays as it was. What is fitted is the
-fitter's (`train.fitting.fitter`); what proves a fit, and how the bundle is written, is alike for all systems.
+fitter's (`train.fitting.fitter`); what proves a fit (`export.chance`), and how the bundle is written
+(`export.fitted`), is alike for all systems.
 """
 
 import inspect
@@ -14,12 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
-from export import lags
+from export import chance, lags
 from export.fitted import write
 from rtdecode import bundle as bundles
 from rtdecode import terminal
@@ -27,27 +25,14 @@ from rtdecode.bundle import Bundle, Manifest
 from rtdecode.bundle.prepared import check_live
 from rtdecode.disk.hashed_folder import file_hash
 from rtdecode.disk.recording import Recording
-from rtdecode.errors import BundleError, RtDecodeError, UsageError
-from rtdecode.scores import intervals
+from rtdecode.errors import BundleError, UsageError
 from train.config import builders
-from train.config.run_context import progress
 from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
-from train.fitting.fitter import Fitted, Fitter, Matrix, Screenings, Story, identified
+from train.fitting.fitter import Fitter, Screenings
 
-# Chance of 2-way identification.
-_CHANCE = 0.5
-_NAMES = {"eeg": "EEG", "fmri": "fMRI"}
 # What a participant is called who joins those of a bundle.
 _NEWCOMER = "newcomer"
-# Neighbouring windows are alike in film and signal, so the units of intervals are whole stretches of film of
-# this length (s) rather than single windows; blocks of ten windows or more where there are fewer than 20.
-_STRETCH_S = 24.0
-# The films that nobody saw are shifted by ninths of the recording. The figure of one more of them is in 99 of
-# 100 cases no more standard deviations than this above their mean: Student's t with seven degrees of freedom,
-# 2.998, times the square root of 1 + 1/8 (Hahn and Meeker, Statistical Intervals: a prediction interval).
-_SHIFTS = tuple(n / 9 for n in range(1, 9))
-_DEVIATIONS = 3.18
 
 
 def run(
@@ -112,14 +97,15 @@ def run(
     console.print("; ".join([f"{len(recorded)} windows", *sources]))
     share = fitter.drawable(stimuli)
     _say_kind(console, fitter.kind, share)
-    figures = _report(console, recorded, story, fitter, fitted)
+    figures = chance.report(console, recorded, story, fitter, fitted)
     # Where both modalities together did worse than one, the fit reads that one alone.
     if fitted.alone is not None and fitted.fused is not None:
-        figures["both"] |= {"alone": fitted.alone, "fused": _figure(fitted.fused, recorded, story)["value"]}
-    _say_routes(console, figures, recorded, base.manifest)
+        fused = chance.figure_of(fitted.fused, recorded, story)["value"]
+        figures["both"] |= {"alone": fitted.alone, "fused": fused}
+    chance.say_routes(console, figures, recorded, base.manifest)
     # Printed before a fit is refused: the curve tells whether the film began at another time.
     curve = lags.sweep(console, recorded, story, base.manifest)
-    _check_beyond_chance(figures)
+    chance.check(figures)
     # The fit is proven: describe it in a manifest, and write the bundle.
     about = _about(base, opened, recorded, stimuli) | story.properties | {"held_out": figures, "lag": curve}
     if share is not None:
@@ -275,121 +261,6 @@ def _say_kind(console: Console, kind: str, share: float | None) -> None:
             "is made up, however well the brain is read."
         )
     console.print(sentence)
-
-
-def _report(
-    console: Console, recorded: Recorded, story: Story, fitter: Fitter, fitted: Fitted
-) -> dict[str, dict[str, Any]]:
-    """Print 2-way identification of held-out windows by route, and return the figures.
-
-    Beside each route stands its control: the same after fits to shifted films, which nobody saw, with what
-    one of them would reach by luck. Whatever a fit chooses by held-out windows, such as the modality that is
-    read, these fits choose as well.
-    """
-    nulls: dict[str, list[float]] = {route: [] for route in fitted.held_out}
-    for share in progress(_SHIFTS, "films that nobody saw"):
-        other = story.shifted(share)
-        control = fitter.fit(recorded, other)
-        for route, values in nulls.items():
-            values.append(float(identified(control.held_out[route], recorded, other).mean()))
-    table = Table("2-way, held out, from", "value", "95 %", "of shifted films", "at most (99 %)")
-    figures: dict[str, dict[str, Any]] = {}
-    for route, points in fitted.held_out.items():
-        figure: dict[str, Any] = _figure(points, recorded, story) | _by_luck(nulls[route])
-        name = " + ".join(_read_by(route))
-        cells = [figure["value"], figure["shifted"], figure["shifted_99"]]
-        value, null, upper = (f"{cell:.3f}" for cell in cells)
-        table.add_row(name, value, intervals.words(figure), null, upper)
-        figures[route] = figure
-    console.print(table)
-    return figures
-
-
-def _by_luck(values: Sequence[float]) -> dict[str, float]:
-    """Return the mean of figures for films that nobody saw, and what one more of them stays below."""
-    mean = float(np.mean(values))
-    upper = mean + _DEVIATIONS * float(np.std(values, ddof=1))
-    return {"shifted": round(mean, 4), "shifted_99": round(upper, 4)}
-
-
-def _read_by(route: str) -> tuple[str, ...]:
-    """Return the modalities that a route reads."""
-    return ("fmri", "eeg") if route == "both" else (route,)
-
-
-def _figure(points: Matrix, recorded: Recorded, story: Story) -> dict[str, Any]:
-    """Compute the identification of held-out windows, with an interval over stretches of film."""
-    scores = identified(points, recorded, story)
-    units = intervals.stretches(stretches(recorded), recorded.film)
-    return {
-        "value": round(float(scores.mean()), 4),
-        "chance": _CHANCE,
-        **intervals.rounded(intervals.of_mean(scores, units).entries(), 4),
-        "n": len(scores),
-    }
-
-
-def stretches(recorded: Recorded) -> NDArray[np.int64]:
-    """Number the stretch of film that each window begins in: 24 s of one recording, (window,)."""
-    # Stretches of different recordings never share a number.
-    number = (recorded.start_s // _STRETCH_S).astype(np.int64)
-    return recorded.film * (int(number.max()) + 1) + number
-
-
-def _beyond_chance(figure: dict[str, Any]) -> bool:
-    """Return whether the interval lies above chance, and the value above what luck gives."""
-    # Too few windows for an interval prove nothing.
-    low, _ = figure["ci95"] or (0.0, 1.0)
-    return low > max(_CHANCE, figure["shifted"]) and figure["value"] > figure["shifted_99"]
-
-
-def _say_routes(
-    console: Console, figures: dict[str, dict[str, Any]], recorded: Recorded, manifest: Manifest
-) -> None:
-    """Print which modalities the new bundle ignores, and warn of those that are at chance."""
-    alone = figures.get("both", {}).get("alone")
-    if alone is not None:
-        both = figures["both"]
-        console.print(
-            f"Where both are present, only {_NAMES[alone]} is read: held-out windows are identified at "
-            f"{both['value']:.3f} from {_NAMES[alone]} and at {both['fused']:.3f} from both. The other is "
-            f"used only where {_NAMES[alone]} is absent."
-        )
-    for name in manifest.modalities:
-        if getattr(recorded, name) is None:
-            console.print(
-                f"no {_NAMES[name]} was recorded: the new bundle draws nothing from {_NAMES[name]}."
-            )
-        elif not _beyond_chance(figures[name]):
-            console.print(
-                f"warning: {_NAMES[name]} alone does not differ from chance: a clip that rests on it alone "
-                "shows nothing that was seen.",
-                style="bold",
-            )
-
-
-def _check_beyond_chance(figures: dict[str, dict[str, Any]]) -> None:
-    """Refuse a fit that tells nothing, judged by the route that reads all modalities there are."""
-    # The first route is ``both`` where both modalities were recorded (see `Fitted.held_out`).
-    route = next(iter(figures))
-    figure = figures[route]
-    if not _beyond_chance(figure):
-        low, high = figure["ci95"] or (0.0, 1.0)
-        raise RtDecodeError(
-            "fit-not-above-chance",
-            "held-out windows are identified at {accuracy:.3f} (95 % {ci_low:.3f} to {ci_high:.3f}; "
-            "after fits to films that nobody saw {null_mean:.3f}, at most {null_max:.3f}) from "
-            "{modalities}, which does not differ from chance ({chance}): no bundle was written. "
-            "Check that the film given is the one that was shown and began when the recording says, "
-            "that the participant watched, and record ten minutes or more.",
-            accuracy=figure["value"],
-            ci_low=low,
-            ci_high=high,
-            null_mean=figure["shifted"],
-            null_max=figure["shifted_99"],
-            modalities=" + ".join(_NAMES[name] for name in _read_by(route)),
-            chance=_CHANCE,
-        )
 
 
 def _about(

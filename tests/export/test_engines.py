@@ -14,7 +14,6 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from export import engines
-from export.fitted import _with_own
 from export.run import run
 from export.trace import OPSETS
 from rtdecode import bundle as bundles
@@ -39,24 +38,30 @@ def attention(kind: int) -> ModelProto:
     return model
 
 
-def with_engine(bundle: Bundle, **changes: str) -> Bundle:
-    """Write a bundle again with an engine that nothing built, described as its manifest would."""
-    stage = bundle.manifest.built["encode"]
-    about = {
-        "builder": "tensorrt_rtx",
-        "version": "1.7.1.116",
-        "compute_capability": "8.0",
-        "stage": "encode",
-        "file": "engines/tensorrt_rtx-sm80/encode.engine",
-        "graph": bundle.manifest.files[stage.file],
-        "flavour": "decomposed",
-    }
-    engine = BuiltEngine(**about | changes)
-    source = bundle.path.with_name("encode.engine")
+def built_for(bundle: Bundle, stage: str) -> BuiltEngine:
+    """Describe an engine of a stage as a manifest does."""
+    return BuiltEngine(
+        builder="tensorrt_rtx",
+        version="1.7.1.116",
+        compute_capability="8.0",
+        stage=stage,
+        file=f"engines/tensorrt_rtx-sm80/{stage}.engine",
+        graph=bundle.manifest.files[bundle.manifest.built[stage].file],
+        flavour="decomposed",
+    )
+
+
+def with_engines(bundle: Bundle, *built: BuiltEngine) -> Bundle:
+    """Write a bundle again with engines that nothing built."""
+    source = bundle.path.with_name("some.engine")
     source.write_bytes(b"not read before it is run" * 100)
     files = {name: bundle.path / name for name in bundle.manifest.files}
-    manifest = replace(bundle.manifest, engines=[engine])
-    return bundles.write(bundle.path, manifest, files | {about["file"]: source})
+    files |= {engine.file: source for engine in built}
+    return bundles.write(bundle.path, replace(bundle.manifest, engines=list(built)), files)
+
+
+def with_engine(bundle: Bundle) -> Bundle:
+    return with_engines(bundle, built_for(bundle, "encode"))
 
 
 def test_engines_are_listed_and_hashed_and_left_out_where_there_are_none(tmp_path: Path) -> None:
@@ -141,14 +146,6 @@ def test_two_engines_of_one_kind_are_refused(tmp_path: Path) -> None:
     bundle = with_engine(make_bundle(tmp_path / "bundle"))
     with refused(ManifestError, "engine-duplicate", engine="tensorrt_rtx 8.0 encode"):
         replace(bundle.manifest, engines=bundle.manifest.engines * 2)
-
-
-def test_a_fit_leaves_out_the_engines_of_the_graphs_that_it_replaces(tmp_path: Path) -> None:
-    bundle = with_engine(make_bundle(tmp_path / "bundle"))
-    manifest = replace(bundle.manifest, gpu="some GPU")
-    assert _with_own(manifest, {"encode": ModelProto()}).engines == []
-    assert _with_own(manifest, {"encode": ModelProto()}).gpu is None
-    assert _with_own(manifest, {}).engines == bundle.manifest.engines
 
 
 @pytest.mark.parametrize("text", ["80", "8.x", "8.0,", ""])

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from rich.console import Console
 
+from export import chance
 from export import fit as command
 from export.fitted import compare, write
 from export.lags import draw, implausible, lag_curve, plot
@@ -28,9 +29,11 @@ from rtdecode.phantom.body.scanner import head
 from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
+from tests.export.test_engines import built_for, with_engines
 from tests.recordings import record
 from tests.refusals import refused
 from tests.streaming.bundles import BRAIN
+from train.data.films import read_film
 from train.data.recorded import Recorded, read_recordings
 from train.fitting import participant
 from train.fitting.compact import CompactFitter, compact_fitter
@@ -67,6 +70,13 @@ class Setup:
         return float(identified(points, self.recorded, story or self.story).mean())
 
 
+def screened(folder: Path, base: Bundle) -> Screenings:
+    """The film of a recording, as its truth has it."""
+    film = folder / "truth" / "film.mp4"
+    frames = read_film(film, base.manifest.clip)
+    return Screenings([frames], [film.name], [file_hash(film)[:16]], [folder / "truth" / "events.tsv"])
+
+
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     root = tmp_path_factory.mktemp("fit")
@@ -74,7 +84,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     folder = record(PhantomSession("easy", SUBJECT, 5, SECONDS, sfreq=250), root / "session")
     fitter = compact_fitter(base)
     recording = Recording(folder)
-    screenings = command._shown([recording], None, None, base.manifest)
+    screenings = screened(folder, base)
     recorded = read_recordings([recording], [float(SECONDS)], screenings.names, base.manifest)
     story = fitter.story(recorded, screenings)
     return Setup(base, folder, recorded, story, fitter)
@@ -127,21 +137,36 @@ def test_the_command_writes_a_bundle_that_runs(setup, fitted_bundle):
     assert Decoder(mine).steps == manifest.steps, "the golden windows agree"
 
 
-def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(setup, tmp_path):
+def quickly(setup: Setup, base: Bundle, fitted: EncoderFit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command fit a bundle that may be in memory alone, and take its windows and fit as they are."""
+    monkeypatch.setattr(bundles, "load", lambda name: base)
+    monkeypatch.setattr(command, "fitter_of", lambda base: setup.fitter)
+    monkeypatch.setattr(command, "read_recordings", lambda *arguments: setup.recorded)
+    monkeypatch.setattr(participant, "fit", lambda *arguments: fitted)
+    monkeypatch.setattr(command.lags, "sweep", lambda *arguments: None)
+
+
+def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(
+    setup, fitted, tmp_path, monkeypatch
+):
     folder = shutil.copytree(setup.folder, tmp_path / "DOE_JANE")
-    recording = Recording(folder)
-    recording.meta["simulated"] = False
+    file = folder / "recording.json"
+    tree = json.loads(file.read_text())
+    tree["meta"]["simulated"] = False
+    file.write_text(json.dumps(tree))
     film = shutil.copyfile(folder / "truth" / "film.mp4", tmp_path / "for_DOE_JANE.mp4")
-    screenings = command._shown([recording], film, None, setup.base.manifest)
     fitted_before = {"fitted": {"recordings": ["DOE_JOHN"]}, "decoder": setup.base.manifest.provenance}
     base = replace(setup.base, manifest=replace(setup.base.manifest, provenance=fitted_before, brain=BRAIN))
-    about = command._about(base, [recording], setup.recorded, screenings)
-    changes = command._changes(base, [recording], setup.recorded, about)
+    quickly(setup, base, fitted, monkeypatch)
+    written = []
+    monkeypatch.setattr(command, "write", lambda *arguments: written.append(arguments))
+    command.run([folder], film, None, "phantom", tmp_path / "mine")
+    ((_, _, _, _, changes, _, _),) = written
     assert replace(base.manifest, **changes).brain is None, "its evidence was fitted on another's windows"
     provenance = changes["provenance"]
-    assert provenance["participant"] == f"recorded, {recording.digest()}"
+    assert provenance["participant"] == f"recorded, {Recording(folder).digest()}"
     assert provenance["decoder"] == setup.base.manifest.provenance
-    assert about["films"] == [file_hash(film)[:16]]
+    assert provenance["fitted"]["films"] == [file_hash(film)[:16]]
     assert "DOE" not in json.dumps(provenance)
 
 
@@ -205,19 +230,19 @@ def test_chance_is_a_half_and_what_shifted_films_give(low, shifted, shifted_99, 
     nulls = {"shifted": shifted, "shifted_99": shifted_99}
     figure = {"value": 0.65, "ci95": [low, 0.7], "chance": 0.5, "n": 60} | nulls
     if proven:
-        command._check_beyond_chance({"fmri": figure})
+        chance.check({"fmri": figure})
     else:
         with refused(
             RtDecodeError, "fit-not-above-chance", accuracy=0.65, null_mean=shifted, modalities="fMRI"
         ):
-            command._check_beyond_chance({"fmri": figure})
+            chance.check({"fmri": figure})
 
 
 def test_luck_is_what_one_more_shifted_film_stays_below():
     rng = np.random.default_rng(0)
-    count = len(command._SHIFTS) + 1
+    count = len(chance.SHIFTS) + 1
     accuracies = rng.normal(0.5, 0.05, (20_000, count))
-    limits = [command._by_luck(list(row[:-1]))["shifted_99"] for row in accuracies]
+    limits = [chance.by_luck(list(row[:-1]))["shifted_99"] for row in accuracies]
     assert 0.987 < np.mean(accuracies[:, -1] < limits) < 0.993
 
 
@@ -251,31 +276,43 @@ def test_where_fusion_hurts_the_new_bundle_reads_the_better_modality_alone(setup
     assert np.abs(encode(lone)["condition"] - encode(blank)["condition"]).max() > 0.01
 
 
+def test_a_fit_leaves_out_the_engines_of_the_graphs_that_it_replaces(setup, fitted, tmp_path):
+    copy = bundles.load(shutil.copytree(setup.base.path, tmp_path / "base"))
+    copy = with_engines(copy, built_for(copy, "encode"), built_for(copy, "decode_first"))
+    base = replace(copy, manifest=replace(copy.manifest, gpu="some GPU"))
+    bundle = write(base, setup.fitter, fitted, setup.recorded, {}, tmp_path / "fitted")
+    replaced_engine, other_engine = base.manifest.engines
+    assert bundle.manifest.engines == [other_engine]
+    assert replaced_engine.file not in bundle.manifest.files
+    assert (bundle.path / other_engine.file).read_bytes() == (base.path / other_engine.file).read_bytes()
+    assert bundle.manifest.gpu is None
+
+
 @pytest.mark.full
 def test_a_modality_at_chance_is_named(setup, capsys):
     recorded = noisy(setup)
     chosen = never_worse(setup.fit(recorded), recorded, setup.story)
-    figures = command._report(Console(), recorded, setup.story, setup.fitter, chosen)
+    figures = chance.report(Console(), recorded, setup.story, setup.fitter, chosen)
     assert figures["eeg"]["ci95"][0] < 0.5
     assert figures["both"]["value"] >= figures["fmri"]["value"] > 0.6
-    command._say_routes(Console(width=300), figures, recorded, setup.base.manifest)
+    chance.say_routes(Console(width=300), figures, recorded, setup.base.manifest)
     assert "warning: EEG alone does not differ from chance" in capsys.readouterr().out
 
 
 def test_what_a_bundle_can_draw_of_a_film_is_told(setup):
     clip = setup.base.manifest.clip
     noise = np.random.default_rng(0).integers(0, 256, (200, clip.height, clip.width, 3), np.uint8)
-    screenings = command._shown([Recording(setup.folder)], None, None, setup.base.manifest)
+    screenings = screened(setup.folder, setup.base)
     assert setup.fitter.drawable(screenings) > 0.5
     assert setup.fitter.drawable(Screenings([noise], ["noise"], ["0"], [None])) < 0.2
 
 
 def test_an_interval_keeps_neighbours_together(setup):
-    stretch = command.stretches(setup.recorded)
+    stretch = chance.stretches(setup.recorded)
     assert len(np.unique(stretch)) == 11
     np.testing.assert_array_equal(stretch, setup.recorded.start_s // 24)
     two = replace(setup.recorded, film=np.arange(len(stretch)) % 2)
-    assert len(np.unique(command.stretches(two))) == 22
+    assert len(np.unique(chance.stretches(two))) == 22
 
 
 def test_noise_is_weighed_near_nothing():
@@ -362,23 +399,25 @@ def test_only_the_participants_weights_change(setup, fitted):
         weights_of(other, Path("bundle"), ("varied",))
 
 
-def test_what_cannot_be_fitted_is_said(setup, tmp_path):
+def test_what_cannot_be_fitted_is_said(setup, tmp_path, monkeypatch):
     with refused(UsageError, "fit-bundle-without-fitter"):
         command.run([setup.folder], None, None, "haxby", tmp_path / "out")
     with refused(UsageError, "fit-film-missing", path=tmp_path / "no.mp4"):
         command.run([setup.folder], tmp_path / "no.mp4", None, str(setup.base.path), tmp_path / "out")
     with refused(UsageError, "fit-events-missing", path=tmp_path / "no.tsv"):
         command.run([setup.folder], None, tmp_path / "no.tsv", str(setup.base.path), tmp_path / "out")
-    short = replace(setup.recorded, start_s=setup.recorded.start_s[:10])
-    with refused(UsageError, "fit-windows-too-few", min_windows=60, n_windows=10):
-        command._check_length(short, setup.fitter.least_windows, setup.base.manifest)
-    assert setup.base.manifest.fmri is not None
-    larger = replace(setup.base.manifest, fmri=replace(setup.base.manifest.fmri, voxels=90_000))
-    with refused(UsageError, "fit-voxels-too-few", min_voxels=90000):
-        command._check_length(setup.recorded, 60, larger)
     bare = replace(setup.base, stats={"eeg_mean": setup.base.stats["eeg_mean"]})
     with refused(BundleError, "fit-missing-statistics", missing_arrays=re.compile("codec_mean")):
         command.fitter_of(bare)
+    short = replace(setup.recorded, start_s=setup.recorded.start_s[:10])
+    monkeypatch.setattr(command, "read_recordings", lambda *arguments: short)
+    with refused(UsageError, "fit-windows-too-few", min_windows=60, n_windows=10):
+        command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "out")
+    assert setup.base.manifest.fmri is not None
+    larger = replace(setup.base.manifest, fmri=replace(setup.base.manifest.fmri, voxels=90_000))
+    quickly(setup, replace(setup.base, manifest=larger), fitted=None, monkeypatch=monkeypatch)
+    with refused(UsageError, "fit-voxels-too-few", min_voxels=90000):
+        command.run([setup.folder], None, None, str(setup.base.path), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
