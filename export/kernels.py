@@ -2,14 +2,15 @@
 
 ONNX Runtime puts a node on the CPU where its provider for a GPU has no kernel for it, and one such node
 forbids that a graph is captured as a CUDA graph. `missing` names these nodes by the table
-``cuda_kernels.tsv``, which holds the kernels of one release for ONNX's own operators. ``python -m
-export.kernels`` writes the table from the `onnxruntime-gpu` that is installed.
+``cuda_kernels.tsv``, which holds the kernels of one release for ONNX's own operators, and `check` refuses
+graphs that have any. ``python -m export.kernels`` writes the table from the `onnxruntime-gpu` that is
+installed.
 """
 
 import csv
 import math
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from onnx import ModelProto, NodeProto, TensorProto, defs, helper, shape_inferen
 from export.precision import opset_of
 from rtdecode.bundle.providers import CUDA
 from rtdecode.disk import private
+from rtdecode.errors import BundleError
 
 TABLE = Path(__file__).with_name("cuda_kernels.tsv")
 _COLUMNS = ("operator", "since", "until", "types")
@@ -88,6 +90,30 @@ def missing(model: ModelProto, kernels: Kernels | None = None) -> list[str]:
         for node in model.graph.node
         if node.domain not in ("", "ai.onnx") or not _is_taken(node, opset, types, available)
     ]
+
+
+def check(graphs: Mapping[str, ModelProto]) -> None:
+    """Refuse graphs with a node that ONNX Runtime would put on the CPU beside a GPU.
+
+    Parameters
+    ----------
+    graphs : dict
+        Stage -> graph.
+
+    Raises
+    ------
+    BundleError
+        It names these nodes by stage, and how often each is there.
+    """
+    lacking = {name: nodes for name, graph in graphs.items() if (nodes := missing(graph))}
+    if lacking:
+        raise BundleError(
+            "export-cuda-kernels-missing",
+            "ONNX Runtime's CUDA provider has no kernel for {nodes}, and one node on the CPU forbids a CUDA "
+            "graph. Export with --target onnx, which allows them, or let the system compute this in another "
+            "way.",
+            nodes={name: dict(Counter(nodes)) for name, nodes in lacking.items()},
+        )
 
 
 @cache

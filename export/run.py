@@ -7,7 +7,6 @@ statistics and memories are written to the bundle's folder in one step.
 """
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,7 +32,7 @@ from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PREC
 from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import PortBindings
 from rtdecode.disk.folders import existing
-from rtdecode.errors import BundleError, RtDecodeError, UsageError
+from rtdecode.errors import RtDecodeError, UsageError
 from train.artifacts.run_folder import restored, subject_of
 from train.config.recipe import ExportDefaults, build
 from train.config.run_context import Arrays
@@ -361,7 +360,7 @@ def _made(
             for name, graph in graphs.items()
         }
     if request.target == CUDA:
-        _check_kernels(graphs)
+        kernels.check(graphs)
     graphs |= shared_graphs
     manifest = replace(_joined(manifest, graphs, system, stages), precision=request.precision)
     digests = {stage.name: digest(graphs[stage.name]) for stage in own_stages}
@@ -522,19 +521,6 @@ def _check(target: str | None, precision: str | None) -> None:
             "--precision int8 is for ONNX Runtime on a CPU. With --target {target}, choose from {available}.",
             target=target,
             available=[name for name in PRECISIONS if name != "int8"],
-        )
-
-
-def _check_kernels(graphs: Mapping[str, ModelProto]) -> None:
-    """Refuse graphs with a node that ONNX Runtime would put on the CPU beside a GPU."""
-    lacking = {name: nodes for name, graph in graphs.items() if (nodes := kernels.missing(graph))}
-    if lacking:
-        raise BundleError(
-            "export-cuda-kernels-missing",
-            "ONNX Runtime's CUDA provider has no kernel for {nodes}, and one node on the CPU forbids a CUDA "
-            "graph. Export with --target onnx, which allows them, or let the system compute this in another "
-            "way.",
-            nodes={name: dict(Counter(nodes)) for name, nodes in lacking.items()},
         )
 
 

@@ -35,8 +35,8 @@ from train.trainer import adapters
 # not within a larger graph (NVIDIA/TensorRT issues 4705 and 4738), so its flavour ends before it.
 OPSETS = {FUSED: 23, DECOMPOSED: 22}
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
-# On the CPU, ONNX Runtime holds how much every query of an attention attends to every key, in one node at
-# most so many bytes.
+# On the CPU, ONNX Runtime holds how much every query of an attention attends to every key, in one node by
+# default at most so many bytes.
 _SCORES = 2**31
 # Weights with more elements are not compared with each other: their bytes are held for it.
 _MERGED = 2**20
@@ -49,7 +49,14 @@ def weights_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | None = None) -> ModelProto:
+def graph(
+    stage: Traced,
+    flavour: str,
+    *,
+    cuda: bool = False,
+    folder: Path | None = None,
+    scores_bytes: int = _SCORES,
+) -> ModelProto:
     """Trace a stage; store equal weights once, and in half precision where it holds them exactly.
 
     Parameters
@@ -63,6 +70,9 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | Non
     folder : Path, optional
         Weights that do not fit into one file with their graph are written here, straight from the module,
         and stay here (`export.files.on_disk`). Without it, the graph holds them all.
+    scores_bytes : int
+        Memory that the scores of one attention, every query by every key, may take on a CPU; an attention
+        with more takes its queries in blocks.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def graph(stage: Traced, flavour: str, *, cuda: bool = False, folder: Path | Non
         else:
             model = program.model_proto
     if flavour == FUSED:
-        _fit_to_runtime(model, cuda=cuda)
+        _fit_to_runtime(model, cuda=cuda, scores_bytes=scores_bytes)
     model = halved(model)
     # The exporter notes a stack trace on each node, with the paths of local source files.
     for node in model.graph.node:
@@ -200,7 +210,7 @@ def _check_attentions(program: ONNXProgram, stage: str, flavour: str) -> None:
         )
 
 
-def _fit_to_runtime(model: ModelProto, *, cuda: bool) -> None:
+def _fit_to_runtime(model: ModelProto, *, cuda: bool, scores_bytes: int) -> None:
     """Change what a provider of ONNX Runtime computes slowly, or not at all, in ways that keep all values."""
     shapes = {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
@@ -217,7 +227,7 @@ def _fit_to_runtime(model: ModelProto, *, cuda: bool) -> None:
         if node.op_type == "Attention" and len(node.input) > 3 and all(shape):
             nodes.append(_whole_mask(model, node, shape[-2]))
         elif node.op_type == "Attention" and not cuda and len(node.input) == 3:
-            nodes += _in_blocks(node, shape, shapes.get(node.input[1], [0]))
+            nodes += _in_blocks(node, shape, shapes.get(node.input[1], [0]), scores_bytes)
             continue
         nodes.append(node)
     del model.graph.node[:]
@@ -246,7 +256,7 @@ def _whole_mask(model: ModelProto, node: NodeProto, queries: int) -> NodeProto:
     return helper.make_node("Expand", [mask, shape.name], [expanded])
 
 
-def _in_blocks(node: NodeProto, queries: list[int], keys: list[int]) -> list[NodeProto]:
+def _in_blocks(node: NodeProto, queries: list[int], keys: list[int], scores_bytes: int) -> list[NodeProto]:
     """Let an attention without a mask take so many of its queries at a time as there is memory for.
 
     A query attends by itself, so that blocks give the values of the whole.
@@ -255,7 +265,7 @@ def _in_blocks(node: NodeProto, queries: list[int], keys: list[int]) -> list[Nod
         return [node]
     batch, heads, count, _ = queries
     scores = 4 * batch * heads * count * keys[2]
-    blocks = min(count, math.ceil(scores / _SCORES))
+    blocks = min(count, math.ceil(scores / scores_bytes))
     if blocks == 1:
         return [node]
     (out,) = node.output

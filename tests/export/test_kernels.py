@@ -10,7 +10,6 @@ from onnx import ModelProto, TensorProto, helper
 from export import kernels
 from export.eight_bits import rounded
 from export.kernels import installed, missing, read
-from export.run import _check_kernels
 from rtdecode.bundle import SHIPPED
 from rtdecode.bundle.providers import CPU
 from rtdecode.errors import BundleError
@@ -87,4 +86,4 @@ def test_graphs_with_other_nodes_are_refused_for_a_gpu() -> None:
     }
     nodes = {"denoise": {"Round of opset 23 on bfloat16": 1}}
     with refused(BundleError, "export-cuda-kernels-missing", nodes=nodes):
-        _check_kernels(graphs)
+        kernels.check(graphs)

@@ -1,7 +1,9 @@
 """What an export takes is told before it begins, and refused where there is no room."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,9 +47,11 @@ def test_what_there_is_no_room_for_is_refused_before_weights_are_read(
     (tmp_path / "weights.npz").write_bytes(b"0" * 1000)
     free = {"memory": 10**12, "disk": 10**12, "GPU memory": 10**12} | {place: 10**9}
     monkeypatch.setattr(outlook.memory_check, "available", lambda: free["memory"])
-    monkeypatch.setattr(outlook, "_free", lambda _: free["disk"])
-    monkeypatch.setattr(outlook, "_free_on_gpu", lambda: free["GPU memory"])
-    with refused(UsageError, "export-no-room", place=place, precision="bf16", free_gb=1.0):
+    # A tenth of what is written stays free.
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1.1 * free["disk"]))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free["GPU memory"], 10**12))
+    with refused(UsageError, "export-no-room", place=place, precision="bf16", free_gb=pytest.approx(1.0)):
         check_room(Planned(), tmp_path, tmp_path / "bundle", "bf16")
     assert "The export takes about" in capsys.readouterr().err
     free[place] = 10**12

@@ -16,7 +16,7 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from export import decoded, structural
+from export import decoded, eight_bits, structural
 from export import run as exporting
 from export.files import write
 from export.parity import StandIn, checked, condition, expected, held_to
@@ -42,7 +42,7 @@ def graphs(bundle: Bundle) -> dict[str, ModelProto]:
 def single(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle as it is checked: its graphs do not round their frames to 8 bits yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "_in_eight_bits", lambda checked_export: checked_export)
+        patch.setattr(eight_bits, "rounded", lambda model: model)
         return exporting.run(tiny("haxby"), tmp_path_factory.mktemp("single") / "bundle")
 
 

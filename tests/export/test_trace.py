@@ -79,7 +79,7 @@ def test_an_attention_that_is_computed_twice_is_one_node() -> None:
     np.testing.assert_allclose(outputs["next"], stage.module(*inputs.values()).numpy(), atol=1e-6)
 
 
-def test_an_attention_with_many_scores_takes_its_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attention_with_many_scores_takes_its_queries_in_blocks() -> None:
     class Among(nn.Module):
         def forward(self, tokens: Tensor) -> Tensor:
             return functional.scaled_dot_product_attention(tokens, tokens, tokens)
@@ -88,13 +88,12 @@ def test_an_attention_with_many_scores_takes_its_queries_in_blocks(monkeypatch: 
     tokens = torch.randn(1, 2, 7, 4)
     stage = Traced("denoise", Among(), {"tokens": tokens}, ["next"])
     # Of two heads, 7 queries and 7 keys 392 bytes.
-    monkeypatch.setattr(trace, "_SCORES", 200)
-    model = graph(stage, FUSED)
+    model = graph(stage, FUSED, scores_bytes=200)
     assert (kinds(model)["Attention"], kinds(model)["Split"]) == (2, 1)
     outputs = Graph(model.SerializeToString(), "the test")({"tokens": tokens.numpy()})
     np.testing.assert_allclose(outputs["next"], stage.module(tokens).numpy(), atol=1e-6)
     # A GPU needs no memory for them.
-    assert kinds(graph(stage, FUSED, cuda=True))["Attention"] == 1
+    assert kinds(graph(stage, FUSED, cuda=True, scores_bytes=200))["Attention"] == 1
 
 
 @pytest.mark.parametrize(
