@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rtdecode.errors import RtDecodeError
 
+# The driver, where the system looks for libraries.
 _LIBRARY = "libcuda.so.1"
 _SUCCESS = 0
 # CUdevice_attribute: the two numbers of the compute capability.
@@ -40,8 +41,13 @@ class Gpu:
     cuda: str
 
 
-def find() -> Gpu:
+def find(library: str = _LIBRARY) -> Gpu:
     """Ask the driver for the first GPU.
+
+    Parameters
+    ----------
+    library : str
+        Name or path of the driver's library.
 
     Raises
     ------
@@ -49,7 +55,7 @@ def find() -> Gpu:
         If there is no driver, or it has no GPU to offer.
     """
     try:
-        driver = ctypes.CDLL(_LIBRARY)
+        driver = ctypes.CDLL(library)
     except OSError as error:
         raise NoGpuError("gpu-driver-missing", "there is no NVIDIA driver ({error})", error=error) from error
     version = ctypes.c_int()

@@ -1,15 +1,19 @@
 """One engine, several sessions: each decodes what it would decode alone."""
 
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from rtdecode.bundle import Bundle
+from rtdecode.bundle import Bundle, providers
 from rtdecode.bundle.engine import Engine, load, places
 from rtdecode.bundle.graph import Graph, host
 from rtdecode.bundle.providers import available, device_of
@@ -73,17 +77,43 @@ def sessions(engine: Engine) -> list[Session]:
     return [engine.session() for _ in range(4)]
 
 
-def test_the_graphs_are_loaded_once_and_sessions_hold_their_states_alone(bundle: Bundle) -> None:
+def watched(engine: Engine, note: Callable[[str, dict[str, Any]], None]) -> None:
+    """Let each graph of an engine note its stage and what it is run on."""
+
+    def watch(stage: str, graph: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def run(arrays: dict[str, Any], stay: set[str]) -> dict[str, Any]:
+            note(stage, arrays)
+            return graph(arrays, stay)
+
+        return run
+
+    # What runs the graphs looks them up here with each call.
+    engine.graphs.update({stage: watch(stage, graph) for stage, graph in engine.graphs.items()})  # type: ignore[arg-type]
+
+
+def test_decoders_that_share_run_the_graphs_that_were_loaded_once(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = load(bundle)
     shared = SharedDecoder(bundle, loaded=engine)
-    decoders = [shared.session(), shared.session()]
-    programs = {id(decoder._session._program) for decoder in decoders}
-    assert programs == {id(engine.program)}
-    assert all(engine.program.graphs[name] is graph for name, graph in engine.graphs.items())
-    for decoder in decoders:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", None)
+    calls = Counter[str]()
+    watched(engine, lambda stage, arrays: calls.update([stage]))
+    for n_decoded, decoder in enumerate([shared.session(), shared.session()], 1):
         decoder.decode(window(0))
-        states = decoder._session.snapshot()["final"][-1].states
-        assert {name: host(value).shape for name, value in states.items()} == {"carry": (1, 4, 1, 4, 6)}
+        assert calls.keys() == engine.graphs.keys()
+        assert calls["encode"] == n_decoded
+        assert calls["denoise"] == n_decoded * STEPS
+
+
+def test_sessions_hold_their_states_alone(bundle: Bundle) -> None:
+    engine = load(bundle)
+    first = engine.session()
+    second = engine.session()
+    decode(first, window(0))
+    states = first.snapshot()["final"][-1].states
+    assert {name: host(value).shape for name, value in states.items()} == {"carry": (1, 4, 1, 4, 6)}
+    assert not any(second.snapshot().values())
 
 
 def test_a_session_holds_at_most_the_bytes_that_are_told(bundle: Bundle) -> None:
@@ -134,28 +164,44 @@ def test_a_session_goes_back_to_what_it_was(bundle: Bundle) -> None:
     assert not np.allclose(decode(session, windows[1]), first_pass[0]), "nothing is carried on"
 
 
-def test_outputs_that_stay_on_a_device_give_the_same_clips(bundle: Bundle) -> None:
+def test_outputs_that_stay_on_a_device_give_the_same_clips(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The host's memory serves as the device: the values take the way of a GPU."""
     on_host = load(bundle)
-    on_device = load(bundle)
-    for graph in on_device.graphs.values():
-        graph._device = "cpu"
+    with monkeypatch.context() as patch:
+        patch.setattr(providers, "device_of", lambda chosen: "cpu")
+        on_device = load(bundle)
+    conditions: list[Any] = []
+    watched(on_device, lambda stage, arrays: conditions.append(arrays.get("condition")))
     host_session = on_host.session()
     device_session = on_device.session()
     for film_window in film(1):
         np.testing.assert_array_equal(decode(host_session, film_window), decode(device_session, film_window))
     opened = device_session.open(window(9), STEPS)
     assert set(opened.encode()) == {"confidence"}, "what only graphs read stays"
-    assert not isinstance(opened._made["encode.condition"], np.ndarray)
     condition = opened.condition()
+    assert len(list(opened.latents())) == 1
+    assert isinstance(conditions[-1], onnxruntime.OrtValue)
     opened = host_session.open(window(9), STEPS)
     assert set(opened.encode()) == {"condition", "embedding", "confidence"}
     np.testing.assert_array_equal(opened.condition(), condition)
 
 
-def test_providers_are_those_that_were_asked_for_or_none(bundle: Bundle) -> None:
+def test_providers_are_those_that_were_asked_for_or_none(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = onnxruntime.InferenceSession
+    provider_lists: list[list[str]] = []
+
+    def noted(*arguments: Any, **options: Any) -> onnxruntime.InferenceSession:
+        session = begin(*arguments, **options)
+        provider_lists.append(session.get_providers())
+        return session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
     engine = load(bundle, [("CPUExecutionProvider", {})])
-    assert engine.graphs["encode"]._session.get_providers() == ["CPUExecutionProvider"]
+    assert provider_lists == [["CPUExecutionProvider"]] * len(engine.graphs)
     assert "CPUExecutionProvider" in available()
     with refused(RtDecodeError, "provider-unavailable", missing=["NpuExecutionProvider"]):
         load(bundle, ["CPUExecutionProvider", ("NpuExecutionProvider", {})])

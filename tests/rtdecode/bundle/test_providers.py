@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from rtdecode import bundle as bundles
 from rtdecode.bundle import BuiltEngine, driver, gpu, providers, tensorrt
 from rtdecode.bundle.engine import load
-from rtdecode.bundle.graph import Graph, _Fixed
+from rtdecode.bundle.graph import Graph
 from rtdecode.bundle.manifest import Stage
 from rtdecode.errors import RtDecodeError
 from tests.refusals import refused
@@ -150,7 +152,7 @@ def test_a_provider_that_was_asked_for_is_refused_without_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(providers, "available", lambda: [providers.CUDA, providers.CPU])
-    monkeypatch.setattr(gpu, "_LIBRARY", str(tmp_path / "libcuda.so.1"))
+    monkeypatch.setattr(gpu, "find", partial(gpu.find, str(tmp_path / "libcuda.so.1")))
     with refused(
         RtDecodeError,
         "provider-gpu-missing",
@@ -181,11 +183,24 @@ def test_cuda_keeps_single_precision_whole() -> None:
         assert providers.options(providers.CUDA, captured=captured)["use_tf32"] == "0"
 
 
-def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> None:
+def test_values_at_fixed_addresses_give_what_a_call_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The host's memory serves as the device of a captured graph."""
     bundle = make_bundle(tmp_path / "bundle", steps=2)
     graph = Graph(bundle.read("denoise.onnx"), "denoise.onnx", [providers.CPU])
-    fixed = _Fixed(graph._session, graph.inputs, graph.outputs, "cpu")
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+    allocated: list[str] = []
+
+    def on_host(shape: list[int], dtype: type, device: str, number: int) -> onnxruntime.OrtValue:
+        allocated.append(device)
+        return allocate(shape, dtype, "cpu", number)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", staticmethod(on_host))
+    # The provider on the CPU has no CUDA graphs, and does not mind the option.
+    captured = [(providers.CPU, {"enable_cuda_graph": "1"})]
+    fixed = Graph(bundle.read("denoise.onnx"), "denoise.onnx", captured)
+    assert allocated == ["cuda"] * (len(graph.inputs) + len(graph.outputs))
     rng = np.random.default_rng(0)
     pairs = []
     for _ in range(2):
@@ -193,7 +208,7 @@ def test_values_at_fixed_addresses_give_what_a_call_gives(tmp_path: Path) -> Non
             name: rng.normal(0, 1, shape).astype(dtype) for name, (shape, dtype) in graph.inputs.items()
         }
         expected = graph(inputs)
-        pairs.append((expected, fixed.run(inputs, stay=list(graph.outputs))))
+        pairs.append((expected, fixed(inputs, stay=list(graph.outputs))))
     # The second call has not overwritten what the first one gave.
     for expected, outputs in pairs:
         for name, value in expected.items():
@@ -316,7 +331,7 @@ def test_an_engine_without_memory_or_a_capture_gives_way_to_the_graph(
     # What needs a GPU: whether there is one, the builder's runtime, and CUDA's.
     monkeypatch.setattr(tensorrt, "check_fit", lambda engine: None)
     monkeypatch.setattr(tensorrt, "deserialised", lambda *arguments: (None, built))
-    monkeypatch.setattr(tensorrt, "_runtime", lambda: cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     manifest = replace(plain.manifest, engines=[replace(ENGINE, file=stage.file)])
     with_engine = replace(plain, manifest=manifest)
     engine = load(with_engine)
