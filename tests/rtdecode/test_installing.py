@@ -1,6 +1,9 @@
 """What advice names is the way that the reader installed the package by."""
 
+import json
 import sys
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +18,12 @@ from rtdecode import installing
         ({"url": "file:///tmp/r.whl", "archive_info": {}}, "'rtdecode[train] @ file:///tmp/r.whl'"),
     ],
 )
-def test_a_clone_a_wheel_and_an_index_are_told_apart(source: dict | None, requirement: str) -> None:
-    assert installing._wanted("train", source) == requirement
+def test_a_clone_a_wheel_and_an_index_are_told_apart(
+    source: dict | None, requirement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {"direct_url.json": source and json.dumps(source)}
+    monkeypatch.setattr(metadata, "distribution", lambda name: SimpleNamespace(read_text=texts.get))
+    assert installing.command("train") == f"{sys.executable} -m pip install {requirement}"
 
 
 def test_it_is_this_interpreter_that_is_named() -> None:

@@ -218,8 +218,47 @@ def displacement(number: int) -> Reals:
     rng = np.random.default_rng((number, 13))
     # The field that is smooth by a Gaussian has a correlation that is wider by the square root of 2.
     width = np.full(VERTICES, DISPLACEMENT_REACH_MM / np.sqrt(2))
-    unit = _smooth(on.place, on.right, width, 2, rng)
+    unit = smooth_fields(on.place, on.right, width, 2, rng)
     return unit * DISPLACEMENT_MM / np.sqrt(2)
+
+
+def smooth_fields(
+    place: Reals, right: NDArray[np.bool_], width: Reals, count: int, rng: np.random.Generator
+) -> Reals:
+    """Read fields of unit variance at places: white noise that is smoothed by a Gaussian.
+
+    Parameters
+    ----------
+    place : (vertex, 2)
+        Places on the sheet, mm.
+    right : (vertex,) bool
+        Hemispheres have fields of their own.
+    width : (vertex,)
+        Standard deviation of the Gaussian, mm.
+    count : int
+        Number of fields.
+    rng : numpy.random.Generator
+        Draws the white noise.
+
+    Returns
+    -------
+    (vertex, count)
+    """
+    along = np.arange(-_MARGIN_MM, _LENGTH_MM + _MARGIN_MM, _STEP_MM)
+    across = np.arange(-_REACH_MM - _MARGIN_MM, _REACH_MM + _MARGIN_MM, _STEP_MM)
+    out = np.zeros((len(place), count))
+    for hemisphere in (False, True):
+        noise = rng.standard_normal((len(along), len(across), count))
+        targets = place[right == hemisphere]
+        size = width[right == hemisphere, None]
+        # A Gaussian in the plane is the product of one along each axis.
+        first = np.exp(-np.square(targets[:, :1] - along) / (2 * size**2))
+        second = np.exp(-np.square(targets[:, 1:] - across) / (2 * size**2))
+        first /= np.linalg.norm(first, axis=1, keepdims=True)
+        second /= np.linalg.norm(second, axis=1, keepdims=True)
+        rows = (first @ noise.reshape(len(along), -1)).reshape(len(targets), len(across), count)
+        out[right == hemisphere] = np.einsum("vb,vbc->vc", second, rows)
+    return out
 
 
 def folded(places: Reals, axes: tuple[float, float, float]) -> NDArray[np.int64]:
@@ -305,7 +344,7 @@ def _thresholds(chances: tuple[tuple[float, ...], ...]) -> tuple[Reals, Reals]:
 
 def _drive(place: Reals, right: NDArray[np.bool_]) -> Reals:
     """Return the field of every feature, where its receptive field and that of the place overlap."""
-    field = _smooth(place, right, smoothness(place), FEATURES, np.random.default_rng(_SEED))
+    field = smooth_fields(place, right, smoothness(place), FEATURES, np.random.default_rng(_SEED))
     return field * _overlap(place, right)
 
 
@@ -318,42 +357,3 @@ def _overlap(place: Reals, right: NDArray[np.bool_]) -> Reals:
     # A cell is no point: the variance of a uniform one of its width adds to that of the receptive field.
     weights = np.exp(-away / (2 * (np.square(size) + _CELL_DEG**2 / 12))[:, None])
     return weights / weights.sum(axis=1, keepdims=True) @ receptive_fields().T
-
-
-def _smooth(
-    place: Reals, right: NDArray[np.bool_], width: Reals, count: int, rng: np.random.Generator
-) -> Reals:
-    """Read fields of unit variance at places: white noise that is smoothed by a Gaussian.
-
-    Parameters
-    ----------
-    place : (vertex, 2)
-        Places on the sheet, mm.
-    right : (vertex,) bool
-        Hemispheres have fields of their own.
-    width : (vertex,)
-        Standard deviation of the Gaussian, mm.
-    count : int
-        Number of fields.
-    rng : numpy.random.Generator
-        Draws the white noise.
-
-    Returns
-    -------
-    (vertex, count)
-    """
-    along = np.arange(-_MARGIN_MM, _LENGTH_MM + _MARGIN_MM, _STEP_MM)
-    across = np.arange(-_REACH_MM - _MARGIN_MM, _REACH_MM + _MARGIN_MM, _STEP_MM)
-    out = np.zeros((len(place), count))
-    for hemisphere in (False, True):
-        noise = rng.standard_normal((len(along), len(across), count))
-        targets = place[right == hemisphere]
-        size = width[right == hemisphere, None]
-        # A Gaussian in the plane is the product of one along each axis.
-        first = np.exp(-np.square(targets[:, :1] - along) / (2 * size**2))
-        second = np.exp(-np.square(targets[:, 1:] - across) / (2 * size**2))
-        first /= np.linalg.norm(first, axis=1, keepdims=True)
-        second /= np.linalg.norm(second, axis=1, keepdims=True)
-        rows = (first @ noise.reshape(len(along), -1)).reshape(len(targets), len(across), count)
-        out[right == hemisphere] = np.einsum("vb,vbc->vc", second, rows)
-    return out

@@ -33,7 +33,8 @@ Source = Callable[[tuple[int, int], float, int], Iterator[NDArray[np.uint8]]]
 _SECONDS = 60.0
 # What is on the screen while there is no film.
 GREY = 128
-# Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit.
+# Films are held in memory, at 0.5 GB an hour; with what is computed from them, this many frames fit by
+# default.
 _MAX_FRAMES = 2 * 3600 * FPS
 # No participant watches for longer, s.
 _LONGEST = 24 * 3600.0
@@ -130,7 +131,15 @@ class Pictures:
 Watched = Film | Pictures
 
 
-def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: bool = False) -> Watched:
+def watched(
+    name: str,
+    seconds: float | None,
+    seed: int,
+    cuts: str,
+    *,
+    at_most: bool = False,
+    max_frames: int = _MAX_FRAMES,
+) -> Watched:
     """Make what the participant watches.
 
     Parameters
@@ -146,11 +155,14 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: 
         Where the films of shapes cut, see `Film`.
     at_most : bool
         Take a film from a file that is shorter than `seconds` for as long as it is.
+    max_frames : int
+        Most frames of a film from a file that memory is meant for.
 
     Raises
     ------
     UsageError
-        If there is no such film, or it is shorter than `seconds` (without `at_most`) or than one window.
+        If there is no such film, it is shorter than `seconds` (without `at_most`) or than one window, or
+        it has more than `max_frames`.
     """
     if seconds is not None and seconds > _LONGEST:
         raise UsageError(
@@ -163,7 +175,7 @@ def watched(name: str, seconds: float | None, seed: int, cuts: str, *, at_most: 
         return _made(name, _SECONDS if seconds is None else seconds, seed, cuts)
     count = None if seconds is None else frame_count(seconds)
     least = SHOT_FRAMES if count is None or at_most else count
-    return _from_file(name, count, least)
+    return _from_file(name, count, least, max_frames)
 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
@@ -181,7 +193,7 @@ def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     return Pictures(frames, find_cuts(frames), source=draw)
 
 
-def _from_file(name: str, limit: int | None, least: int) -> Pictures:
+def _from_file(name: str, limit: int | None, least: int, max_frames: int) -> Pictures:
     if not Path(name).is_file():
         raise UsageError(
             "film-unknown",
@@ -194,16 +206,15 @@ def _from_file(name: str, limit: int | None, least: int) -> Pictures:
         return decodable_frames(Path(name), size, fps, count)
 
     # One frame more tells a film that is too long from one that is just not.
-    frames, fault = film_from_file(
-        Path(name), (HEIGHT, WIDTH), FPS, min(limit or _MAX_FRAMES + 1, _MAX_FRAMES + 1)
-    )
-    if len(frames) > _MAX_FRAMES:
+    last_frame = min(limit or max_frames + 1, max_frames + 1)
+    frames, fault = film_from_file(Path(name), (HEIGHT, WIDTH), FPS, last_frame)
+    if len(frames) > max_frames:
         raise UsageError(
             "film-too-long",
             "{film} is longer than the {limit_hours:g} hours that memory is meant for. Show less of "
             "it (seconds).",
             film=name,
-            limit_hours=_MAX_FRAMES / FPS / 3600,
+            limit_hours=max_frames / FPS / 3600,
         )
     if len(frames) < least:
         broken = f" Its end cannot be decoded ({fault})." if fault else ""

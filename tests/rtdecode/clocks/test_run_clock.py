@@ -1,5 +1,6 @@
 import dataclasses
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -173,6 +174,12 @@ def test_a_zero_that_windows_were_cut_on_moves_for_a_volume_half_a_tr_too_early_
 def test_a_run_of_a_day_without_triggers_keeps_few_lines() -> None:
     clock = RunClock(None)
     clock.start_at(100.0)
-    for stop_s in range(50_000):
-        assert clock.to_local(stop_s, stop_s) == 100.0 + stop_s
-    assert len(clock._lines) < 300
+    tracemalloc.start()
+    try:
+        for stop_s in range(50_000):
+            assert clock.to_local(stop_s, stop_s) == 100.0 + stop_s
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A line takes some 200 bytes, and 50,000 of them 10 MB.
+    assert most_bytes < 300_000

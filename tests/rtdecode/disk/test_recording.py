@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
+from rtdecode.disk import private
 from rtdecode.disk.film_marks import FilmMark
 from rtdecode.disk.recording import Recording, RecordingWriter
 from rtdecode.errors import UsageError
@@ -128,14 +130,23 @@ def test_a_head_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> 
         assert not (tmp_path / "r" / "recording.json.part").exists()
 
 
-def test_a_full_disk_leaves_no_file_open(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_file = private.open_file
+    files: list[IO[Any]] = []
+
+    def noted(*arguments: Any, **options: Any) -> IO[Any]:
+        files.append(open_file(*arguments, **options))
+        return files[-1]
+
+    monkeypatch.setattr(private, "open_file", noted)
     writer = RecordingWriter(tmp_path / "r", small.montage(), {})
     # The first chunk goes out at once, and the second waits.
     for chunk in [item for item in items() if isinstance(item, EegChunk)][:2]:
         writer.write(chunk)
     with full_disk(), pytest.raises(OSError, match="large"):
         writer.close()
-    assert all(file.closed for file in (writer._eeg, writer._stamps, writer._volumes, writer._events))
+    assert len(files) == 4
+    assert all(file.closed for file in files)
 
 
 def test_a_recording_of_an_earlier_version_is_read(tmp_path: Path) -> None:

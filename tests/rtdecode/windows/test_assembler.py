@@ -124,14 +124,31 @@ def test_a_session_ends_with_the_windows_whose_look_ahead_was_acquired() -> None
 
 
 def test_a_run_that_ends_with_the_data_of_a_window_has_that_window() -> None:
-    assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"))
-    for item in session(seconds=20):
-        assembler.push(item, item.arrived_at)
-    (only,) = assembler._session.placed
-    only.ended_s = only.needs_s(2)
-    assert assembler._open(only, 2)
-    only.ended_s = math.nextafter(only.ended_s, 0)
-    assert not assembler._open(only, 2)
+    """Window 2 needs 16 s of the first run. The next one begins then, or a moment earlier."""
+    for is_earlier, indices in ((False, [0, 1, 2]), (True, [0, 1])):
+        assembler = Assembler(small.bundle(), None, ("fmri",))
+        # None of the volumes of window 2 comes.
+        windows = list(assembler.play(small.volumes(15, ZERO), ends=False))
+        begun_at = moment_of(assembler, 16.0)
+        if is_earlier:
+            begun_at = math.nextafter(begun_at, 0.0)
+        first = dataclasses.replace(small.volumes(1, ZERO, uid="2")[0], readable_at=begun_at)
+        windows += assembler.push(first, begun_at) + assembler.advance(ZERO + 60.0)
+        assert [window.index for window in windows if window.run == 0] == indices
+
+
+def moment_of(assembler: Assembler, run_s: float) -> float:
+    """Return the local time at which the run is exactly so old, s."""
+    early_at = ZERO + run_s - 1.0
+    late_at = ZERO + run_s + 1.0
+    while math.nextafter(early_at, late_at) < late_at:
+        middle_at = (early_at + late_at) / 2
+        if assembler.elapsed(middle_at) < run_s:
+            early_at = middle_at
+        else:
+            late_at = middle_at
+    assert assembler.elapsed(late_at) == run_s
+    return late_at
 
 
 def test_a_window_holds_the_eeg_of_its_span_and_the_volumes_a_lag_later() -> None:
@@ -319,10 +336,18 @@ def test_a_run_that_is_over_frees_its_volumes_and_its_report_stays(monkeypatch: 
         assembler = Assembler(small.bundle(), small.montage(), ("eeg", "fmri"), seconds)
         return assembler, [window for item in items for window in assembler.push(item, item.arrived_at)]
 
+    release = Run.release
+    released: list[Run] = []
+
+    def noted(run: Run) -> None:
+        release(run)
+        released.append(run)
+
+    monkeypatch.setattr(Run, "release", noted)
     assembler, windows = session_of(None)
-    assert [run.released for run in assembler._session.runs] == [True, True, False, False]
-    head = assembler._session.runs[0].head
-    assert head is None or head.volume is None
+    assert [run.number for run in released] == [0, 1]
+    assert all(run.released for run in released)
+    assert all(run.head is not None and run.head.volume is None for run in released)
     counters = assembler.counters()
     # One that comes after all is counted, and no more.
     late = next(item for item in items if isinstance(item, Volume))

@@ -1,5 +1,6 @@
 """A run's head: what is read at once, what is measured once the windows are out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 
 from rtdecode.bundle import Bundle
 from rtdecode.disk.calibration import Calibration, QualityFigures, Record
+from rtdecode.eeg.cleaner import Cleaner
 from rtdecode.errors import GeometryError
 from rtdecode.phantom.body import scanner
 from rtdecode.signal.volume.projection import Projection
 from rtdecode.types import Volume
 from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.head import Head
+from rtdecode.windows.run_sorter import SessionRuns
 from tests import small
 from tests.refusals import refused
 from tests.rtdecode.windows.test_assembler import same
@@ -71,12 +74,19 @@ def assembler(calibration: Calibration | None = None) -> Assembler:
     return Assembler(bundle(), small.montage(), ("eeg", "fmri"), calibration=calibration)
 
 
-def moved_volumes(run_assembler: Assembler) -> list[int]:
-    """Volumes that the EEG was told to keep out of the template."""
-    assert run_assembler._eeg is not None
-    return [
-        round((trigger_s - ZERO) / 0.8) for trigger_s, moved in run_assembler._eeg._cleaner._triggers if moved
-    ]
+@pytest.fixture
+def moved_volumes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Volumes that the EEG is told to keep out of the template, in the order in which it is told."""
+    volumes: list[int] = []
+    trigger = Cleaner.trigger
+
+    def noted(cleaner: Cleaner, triggered_at: float, moved: bool = False) -> None:
+        if moved:
+            volumes.append(round((triggered_at - ZERO) / 0.8))
+        trigger(cleaner, triggered_at, moved)
+
+    monkeypatch.setattr(Cleaner, "trigger", noted)
+    return volumes
 
 
 def with_calibration() -> Calibration:
@@ -87,11 +97,13 @@ def with_calibration() -> Calibration:
 
 
 @pytest.mark.parametrize("is_calibrated", [False, True])
-def test_only_the_volume_that_moved_is_told_whatever_comes_again(items: list, is_calibrated: bool) -> None:
+def test_only_the_volume_that_moved_is_told_whatever_comes_again(
+    items: list, is_calibrated: bool, moved_volumes: list[int]
+) -> None:
     run_assembler = assembler(with_calibration() if is_calibrated else None)
     list(run_assembler.play(items))
     assert run_assembler.counters()["fmri"]["duplicate"] == 1
-    assert moved_volumes(run_assembler) == [JUMP]
+    assert moved_volumes == [JUMP]
 
 
 def test_the_head_is_that_of_the_newest_run() -> None:
@@ -106,7 +118,7 @@ def test_the_head_is_that_of_the_newest_run() -> None:
         assert live.head.volume.uid == uid
 
 
-def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
+def test_a_volume_in_which_the_head_cannot_be_found_has_moved(moved_volumes: list[int]) -> None:
     """The head nods far and back in one volume: of its slices, the upper ones show it elsewhere."""
     scans = volumes()[:JUMP]
     nodded = scans[5].data.copy()
@@ -116,20 +128,23 @@ def test_a_volume_in_which_the_head_cannot_be_found_has_moved() -> None:
     run_assembler = assembler()
     list(run_assembler.play(small.in_order(eeg, small.triggers(JUMP, ZERO), scans)))
     assert run_assembler.counters()["runs"][0]["motion"]["unaligned_share"] == 1 / JUMP
-    assert moved_volumes(run_assembler) == [5]
+    assert moved_volumes == [5]
 
 
-def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(items: list) -> None:
+def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them(
+    items: list, moved_volumes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     later = assembler()
     first = assembler()
-    take = first._session.volume
+    take = SessionRuns.volume
 
-    def measured_at_once(volume: Volume, corrected_at: float | None) -> None:
-        take(volume, corrected_at)
+    def measured_at_once(runs: SessionRuns, volume: Volume, now: Callable[[], float] | None) -> None:
+        take(runs, volume, now)
         first.follow()
 
-    first._session.volume = measured_at_once  # type: ignore[method-assign]
     later_windows = list(later.play(items))
+    assert moved_volumes == [JUMP]
+    monkeypatch.setattr(SessionRuns, "volume", measured_at_once)
     first_windows = list(first.play(items))
     assert len([w for w in later_windows if w.fmri is not None]) >= 2
     for a, b in zip(later_windows, first_windows, strict=True):
@@ -141,7 +156,7 @@ def test_windows_are_those_of_a_session_that_measures_motion_before_it_cuts_them
             b.eeg_quality,
         )
     assert later.counters() == first.counters()
-    assert moved_volumes(later) == moved_volumes(first) == [JUMP]
+    assert moved_volumes == [JUMP, JUMP]
 
 
 def test_without_a_calibration_a_volume_is_read_before_it_is_aligned() -> None:

@@ -1,5 +1,7 @@
 """Volumes that come after their window's final: the window comes out once more, as refined."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -89,11 +91,15 @@ def test_a_volume_that_never_comes_refines_nothing() -> None:
 
 
 def test_volumes_later_than_what_is_kept_refine_nothing_and_nothing_is_kept_for_them() -> None:
-    items = late(80.0, 17)
-    later_volumes = [replace(item, index=item.index) for item in small.volumes(110, ZERO)[50:100]]
-    windows, assembler = play(small.in_order(items, later_volumes), None)
-    assert all(window.revision != "refined" for window in windows)
-    assert not assembler._session.runs[0]._lacking
+    items = small.in_order(late(80.0, 17), small.volumes(100, ZERO)[50:])
+    for end_s, is_kept in ((60.0, True), (90.0, False)):
+        windows, assembler = play([item for item in items if item.arrived_at < ZERO + end_s], None)
+        assert all(window.revision != "refined" for window in windows)
+        mask = weakref.ref(of(windows, 2)["final"].fmri_mask)
+        del windows
+        gc.collect()
+        assert (mask() is not None) == is_kept
+        assert not assembler.done()
 
 
 def test_volumes_may_still_come_until_later_ones_have() -> None:

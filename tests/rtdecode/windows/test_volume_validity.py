@@ -12,7 +12,7 @@ from rtdecode.windows.assembler import Assembler
 from rtdecode.windows.run import Run
 from tests import small
 from tests.refusals import refused
-from tests.rtdecode.windows.test_assembler import ZERO, finals, same, session
+from tests.rtdecode.windows.test_assembler import ZERO, finals, looking, same, session
 
 # Of TR 0.8 s; window 1 (4 to 8 s) reads volumes 10 to 14, window 2 volumes 15 to 19.
 HIT = 12
@@ -142,10 +142,10 @@ def test_voxels_that_no_feature_reads_cost_nothing() -> None:
 
 
 def test_a_hole_in_the_first_volume_does_not_become_the_resting_level() -> None:
-    run = Run(0, small.bundle(), 0, 0, fmri=True)
+    run = Run(0, looking(0, 0, lag=0), 0, 0, fmri=True)
     for volume in changed(small.volumes(3, ZERO), with_voxels(READ[:1], np.nan), (0,)):
         run.add(volume, None)
-    features = run.volumes_of(0) | run._ring.read(range(3))
+    features = run.volumes_of(0)
     assert features[0][0][0] == 0
     assert abs(features[1][0][0]) < 5
 

@@ -94,7 +94,7 @@ def test_the_field_is_as_wide_as_it_says() -> None:
     place = np.concatenate([first, second])
     width = cortex.smoothness(place)
     right = np.zeros(len(place), bool)
-    fields = cortex._smooth(place, right, width, 1000, np.random.default_rng(1))
+    fields = cortex.smooth_fields(place, right, width, 1000, np.random.default_rng(1))
     assert np.allclose(fields.std(axis=1), 1, atol=0.05)
     correlation = [np.corrcoef(*pair)[0, 1] for pair in zip(fields[:3], fields[3:], strict=True)]
     # The Gaussian of a field is narrower than that of its correlation by the square root of 2.
@@ -121,7 +121,9 @@ def test_displacements_are_smooth_and_everybodys_own() -> None:
 
 
 def test_participants_have_one_field_but_for_their_displacement(monkeypatch: pytest.MonkeyPatch) -> None:
-    chances = np.array([blocks for _, _, blocks in brain._AREAS])[:, feature_blocks()]
+    # Early, middle and high areas, by block of features.
+    blocks = [[0.35, 0.35, 0.25, 0.03], [0.25, 0.25, 0.35, 0.2], [0.1, 0.1, 0.1, 0.6]]
+    chances = np.array(blocks)[:, feature_blocks()]
     first, second = (brain.subject(number, "shared").weights for number in (1, 2))
     order = np.random.default_rng(0).permutation(brain.VOXELS)
     assert _alike(first, second) > 0.4

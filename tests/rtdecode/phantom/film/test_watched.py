@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rtdecode.errors import UsageError
-from rtdecode.phantom.film import watched as module
 from rtdecode.phantom.film.cuts import find_cuts
 from rtdecode.phantom.film.features import film_features
 from rtdecode.phantom.film.film import Film
@@ -160,7 +159,7 @@ def test_a_film_with_a_broken_end_is_watched_up_to_there(tmp_path: Path) -> None
         watched(str(path), 15.0, 0, "grid")
 
 
-def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_watched_is_said(tmp_path: Path) -> None:
     short = write(tmp_path / "short.mp4", plain([100] * 24), 8)
     one_frame = write(tmp_path / "one.mp4", plain([100]), 8)
     text = tmp_path / "text.mp4"
@@ -186,6 +185,5 @@ def test_what_cannot_be_watched_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     for path, code, values in expected:
         with refused(UsageError, code, **values):
             watched(str(path), None, 0, "grid")
-    monkeypatch.setattr(module, "_MAX_FRAMES", 20)
     with refused(UsageError, "film-too-long", film=short, limit_hours=20 / 8 / 3600):
-        watched(str(short), None, 0, "grid")
+        watched(str(short), None, 0, "grid", max_frames=20)
