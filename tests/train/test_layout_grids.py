@@ -29,7 +29,6 @@ from train import evaluate
 from train.config.recipe import build, read
 from train.config.run_files import read_run
 from train.data.chain import windows
-from train.data.layouts import bold_moments
 from train.data.set_windows import SetRun
 from train.run import run as make_run
 
@@ -225,7 +224,7 @@ def check_whether_live(bundle: Bundle, row: Row, place: Path) -> None:
 def test_a_layout_is_trained_on_judged_exported_and_replayed(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bold_moments, "_COUNTS", test_responses.COUNTS)
+    test_responses.expect_counts(monkeypatch)
     data, run = trained(row, tmp_path)
     figures = check_figures(run, data, tmp_path)
     bundle = exported(run, tmp_path / "bundle")

@@ -15,7 +15,6 @@ from tests.train import layouts, test_responses
 from tests.train.data.layouts import released
 from tests.train.data.layouts.laboratory import write_events
 from tests.train.trainer import test_participants
-from train.data.layouts import bold_moments
 from train.data.set_windows import SetWindows
 from train.run import run as make_run
 
@@ -136,7 +135,7 @@ def test_what_cannot_be_trained_on_is_refused_before_it_is_read(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bold_moments, "_COUNTS", test_responses.COUNTS)
+    test_responses.expect_counts(monkeypatch)
     data = write(tmp_path / "data")
 
     def read(windows: SetWindows) -> None:

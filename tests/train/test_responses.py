@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ VOXELS = 40
 FRAMES = 24
 
 
-def release(folder: Path) -> Path:
+def release(folder: Path, counts: bold_moments.Counts = COUNTS) -> Path:
     """Write a release whose responses follow the colours of the videos, with noise of the same size."""
     rng = np.random.default_rng(0)
-    videos = sum(count for count, _ in COUNTS)
+    videos = sum(count for count, _ in counts)
     looks = rng.integers(30, 225, (videos, 4, 4, 3))
     (folder / "stimuli").mkdir(parents=True)
     for number, look in enumerate(looks, 1):
@@ -35,7 +36,7 @@ def release(folder: Path) -> Path:
         write_mp4(folder / "stimuli" / f"{number:04d}.mp4", np.repeat(picture[None], FRAMES, 0), 8)
     evoked = looks.reshape(videos, -1) @ rng.normal(0, 1, (48, VOXELS))
     evoked = (evoked - evoked.mean(0)) / evoked.std(0)
-    (first, showings), (tests, test_showings) = COUNTS
+    (first, showings), (tests, test_showings) = counts
     pickled = {
         "train_data_allvoxel": evoked[:first, None] + rng.normal(0, 1, (first, showings, VOXELS)),
         "test_data_allvoxel": evoked[first:, None] + rng.normal(0, 1, (tests, test_showings, VOXELS)),
@@ -46,11 +47,16 @@ def release(folder: Path) -> Path:
     return folder
 
 
+def expect_counts(monkeypatch: pytest.MonkeyPatch, counts: bold_moments.Counts = COUNTS) -> None:
+    """Have releases opened that are as small as `release` writes them."""
+    monkeypatch.setattr(bold_moments, "opened", partial(bold_moments.opened, counts=counts))
+
+
 @pytest.mark.full
 def test_responses_are_trained_on_and_told_apart_among_all_showings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bold_moments, "_COUNTS", COUNTS)
+    expect_counts(monkeypatch)
     data = release(tmp_path / "bmd")
     run = tmp_path / "run"
     words = ["ridge", "scale=tiny", f"data={data}", "data.fps=5", f"out={run}"]

@@ -99,17 +99,24 @@ def patches(clips: NDArray[np.uint8], turn: int = FRAMES) -> NDArray[np.float32]
     return (blocks.reshape(*blocks.shape[:4], turn * _PICTURE) / np.float32(255)).astype(np.float32)
 
 
-def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int, turn: int | None = None) -> Codec:
+def fit_codec(
+    clips: Sequence[Pixels] | NDArray[np.uint8],
+    channels: int,
+    turn: int | None = None,
+    *,
+    value_limit: int = _VALUES,
+) -> Codec:
     """Find the principal components of the patches of clips (frame, row, column, 3).
 
-    Patches have `turn` frames, and by default as many as `turn_for` says.
+    Patches have `turn` frames, and by default as many as `turn_for` says. So many clips are read at once as
+    have no more values than `value_limit`, and one where it has more.
     """
     turn = turn or turn_for(len(clips[0]))
     size = turn * _PICTURE
     total = np.zeros(size)
     gram = np.zeros((size, size))
     count = 0
-    for batch in _stacked(clips):
+    for batch in _stacked(clips, value_limit):
         x = patches(batch, turn).reshape(-1, size)
         total += x.sum(0, dtype=np.float64)
         gram += x.T @ x
@@ -119,25 +126,28 @@ def fit_codec(clips: Sequence[Pixels] | NDArray[np.uint8], channels: int, turn: 
     return Codec(mean.astype(np.float32), fixed_signs(basis).astype(np.float32))
 
 
-def encode(codec: Codec, clips: Iterable[Pixels]) -> NDArray[np.float32]:
-    """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8)."""
+def encode(codec: Codec, clips: Iterable[Pixels], *, value_limit: int = _VALUES) -> NDArray[np.float32]:
+    """Encode clips to latents, (clip, channel, latent frame, row / 8, column / 8); see `fit_codec`."""
     parts = []
-    for batch in _stacked(clips):
+    for batch in _stacked(clips, value_limit):
         x = patches(batch, codec.turn) - codec.mean
         parts.append(np.moveaxis(x @ codec.basis, -1, 1))
     return np.concatenate(parts).astype(np.float32)
 
 
-def _stacked(clips: Iterable[Pixels]) -> Iterator[NDArray[np.uint8]]:
+def _stacked(clips: Iterable[Pixels], value_limit: int) -> Iterator[NDArray[np.uint8]]:
     """Stack some clips at a time, and fewer if they are large."""
     remaining = iter(clips)
     for first in remaining:
-        extra_count = max(1, min(_AT_ONCE, _VALUES // math.prod(first.shape))) - 1
+        extra_count = max(1, min(_AT_ONCE, value_limit // math.prod(first.shape))) - 1
         yield np.stack([np.asarray(clip) for clip in chain([first], islice(remaining, extra_count))])
 
 
-def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
+def decode(codec: Codec, latent: NDArray[np.floating], *, value_limit: int = _VALUES) -> NDArray[np.float64]:
     """Decode latents (clip, channel, latent frame, row / 8, column / 8).
+
+    So many latent frames are drawn at once as have no more values than `value_limit`, and one where it has
+    more.
 
     Returns
     -------
@@ -149,7 +159,7 @@ def decode(codec: Codec, latent: NDArray[np.floating]) -> NDArray[np.float64]:
     size = (rows * SIDE, columns * SIDE, COLOURS)
     frames = np.empty((n, 1 + (times - 1) * turn, *size))
     # Some latent frames at a time, where they are large: a few copies of what is drawn are held.
-    at_once = max(1, _VALUES // (n * turn * math.prod(size)))
+    at_once = max(1, value_limit // (n * turn * math.prod(size)))
     for start in range(0, times, at_once):
         decoded = _drawn(codec, latent[:, :, start : start + at_once])
         if start == 0:

@@ -8,7 +8,7 @@ content: its name and folder change nothing.
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,9 @@ class TrainingFilm:
         return len(frames) / FPS
 
 
-def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
+def training_films(
+    option: str | list[str], kept_for_choices: Mapping[str, float] = _KEPT_FOR_CHOICES
+) -> tuple[TrainingFilm, ...]:
     """Find the films of ``films=``.
 
     A folder stands for all its films but those on which choices are made; of a film that is kept for choices
@@ -115,6 +117,9 @@ def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
     ----------
     option : str or list of str
         Words and paths; a string separates them by commas.
+    kept_for_choices : mapping
+        SHA-256 of a film on which choices are made -> how much of it may be trained on, s: 0 for a film that
+        is kept as a whole.
 
     Raises
     ------
@@ -129,11 +134,11 @@ def training_films(option: str | list[str]) -> tuple[TrainingFilm, ...]:
         elif name == NONE:
             films += [TrainingFilm(word, word) for word in (SHAPES, NATURAL)]
         elif name == REAL:
-            films += _in_folder(_recorded())
+            films += _in_folder(_recorded(), kept_for_choices)
         elif name and Path(name).is_dir():
-            films += _in_folder(Path(name))
+            films += _in_folder(Path(name), kept_for_choices)
         elif name and Path(name).is_file():
-            film = _of_file(Path(name))
+            film = _of_file(Path(name), kept_for_choices)
             # Who names a film that is kept as a whole means it.
             fully_reserved = film.seconds == 0
             films.append(TrainingFilm(film.name, film.source, film.digest) if fully_reserved else film)
@@ -177,9 +182,10 @@ def _recorded() -> Path:
     return folder
 
 
-def _in_folder(folder: Path) -> list[TrainingFilm]:
+def _in_folder(folder: Path, kept_for_choices: Mapping[str, float]) -> list[TrainingFilm]:
     paths = [path for path in folder.iterdir() if path.suffix.lower() in _ENDINGS and path.is_file()]
-    films = [film for film in map(_of_file, paths) if film.seconds != 0]
+    every_film = [_of_file(path, kept_for_choices) for path in paths]
+    films = [film for film in every_film if film.seconds != 0]
     if not films:
         raise UsageError(
             "films-folder-empty",
@@ -191,10 +197,10 @@ def _in_folder(folder: Path) -> list[TrainingFilm]:
     return sorted(films, key=lambda film: film.digest)
 
 
-def _of_file(path: Path) -> TrainingFilm:
+def _of_file(path: Path, kept_for_choices: Mapping[str, float]) -> TrainingFilm:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return TrainingFilm(path.name, str(path), digest, _KEPT_FOR_CHOICES.get(digest))
+    return TrainingFilm(path.name, str(path), digest, kept_for_choices.get(digest))
 
 
 def _refuse_twins(films: Iterable[TrainingFilm]) -> None:

@@ -42,8 +42,8 @@ from train.data.window_arrays import Ones, ShardedEeg, Volumes, WindowArray, res
 DRIVEN = "driven"
 REPRODUCIBLE = "reproducible"
 CHOICES = (DRIVEN, REPRODUCIBLE)
-# Clips that teach are kept where together they take no more bytes than this; larger ones are read anew.
-_ON_DISK_BYTES = 2**34
+# 16 GiB.
+_MOST_CLIP_BYTES = 2**34
 # Windows that are read at a time: clips may be large.
 _AT_A_TIME = 8
 # Parts of the time that are left out in turn where all runs show the same.
@@ -143,6 +143,8 @@ class SetWindows:
         What is known of other folders of the same study.
     standardise : bool
         Whether signals are standardised by the windows that teach; otherwise they are read as released.
+    most_clip_bytes : int
+        Clips that teach are kept where together they take no more, and are read anew at each look otherwise.
     hashes : dict
         Name of what was shown -> see `near_duplicates.clip_hashes`; of the clips that were read so far.
     """
@@ -156,6 +158,7 @@ class SetWindows:
     regions: Sequence[str] = ()
     study_notes: Sequence[str] = ()
     standardise: bool = True
+    most_clip_bytes: int = _MOST_CLIP_BYTES
     hashes: dict[str, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
     _last: tuple[int, NDArray[np.uint8]] | None = field(default=None, init=False, repr=False)
 
@@ -277,7 +280,7 @@ class SetWindows:
         rows = self.split.train
         clip = self.draft.clip
         shape = (clip.frames, clip.height, clip.width, 3)
-        if len(rows) * math.prod(shape) <= _ON_DISK_BYTES:
+        if len(rows) * math.prod(shape) <= self.most_clip_bytes:
             return keep(self.each_clip(rows))
         return [ComputedClip(shape, partial(self._part_of_clip, row)) for row in rows.tolist()]
 

@@ -164,10 +164,18 @@ def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
         yield system.condition(batch | _carried(system, latents, [-1] * rows))
 
 
-def clips_of(system: System, latents: NDArray[Any], archive: KeptWindows | None = None) -> list[Pixels]:
-    """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3)."""
-    # A few clips at a time, and fewer if they are large.
-    at_once = max(1, min(_AT_ONCE, _LATENTS // latents[0].size))
+def clips_of(
+    system: System,
+    latents: NDArray[Any],
+    archive: KeptWindows | None = None,
+    *,
+    value_limit: int = _LATENTS,
+) -> list[Pixels]:
+    """Draw latents as the clips that a session emits, each uint8 (frame, row, column, 3).
+
+    A few clips are drawn at once, and fewer if their latents have more values together than `value_limit`.
+    """
+    at_once = max(1, min(_AT_ONCE, value_limit // latents[0].size))
     if archive is None:
         return keep(_drawn(system, latents, at_once, 0))
     return archive.clips(len(latents), at_once, partial(_drawn, system, latents, at_once))

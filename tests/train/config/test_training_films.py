@@ -12,7 +12,6 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import FPS, Film
 from tests.refusals import refused
-from train.config import training_films as module
 from train.config.recipe import build, differences, read
 from train.config.run_context import RunContext
 from train.config.run_files import read_run
@@ -148,13 +147,13 @@ def test_a_system_that_does_not_say_it_learns_any_film_takes_none(tmp_path: Path
         run("haxby", ["scale=tiny", "films=natural", f"out={tmp_path / 'x'}"])
 
 
-def test_films_for_choices_are_left_out_of_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_films_for_choices_are_left_out_of_a_folder(folder: Path) -> None:
     first, second = (training_films([str(folder / name)])[0].digest for name in ("one.mp4", "two.mp4"))
-    monkeypatch.setattr(module, "_KEPT_FOR_CHOICES", {first: 0.0, second: 8.0})
-    (film,) = training_films(str(folder))
+    kept_for_choices = {first: 0.0, second: 8.0}
+    (film,) = training_films(str(folder), kept_for_choices)
     assert (film.name, film.seconds) == ("two.mp4", 8.0)
     assert sessions((film,)).films[0][1] == 8.0
-    (chosen_film,) = training_films(str(folder / "one.mp4"))
+    (chosen_film,) = training_films(str(folder / "one.mp4"), kept_for_choices)
     assert sessions((chosen_film,)).films[0][1] == 12.0, "who names it means it"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtdecode.bundle import ClipGeometry, EegInput
+from rtdecode.bundle import EegInput
 from rtdecode.disk.clip_file import ComputedClip
 from rtdecode.errors import UsageError
 from rtdecode.signal.eeg.band import EegBand
@@ -20,7 +20,6 @@ from tests.refusals import refused
 from tests.train.data import cinebrain_folder
 from tests.train.data.held import MemoryDataSet, table
 from tests.train.data.layouts import released
-from train.data import set_windows
 from train.data.chain import draft_bundle
 from train.data.dataset import Acquired
 from train.data.set_windows import SetWindows
@@ -121,7 +120,10 @@ def test_a_clip_of_another_rate_and_size_shows_the_same_at_every_instant() -> No
     """Six frames at 3 Hz, twice as wide as they have to be."""
     levels = np.arange(0, 240, 40)
     clip = np.broadcast_to(levels[:, None, None, None], (6, 128, 384, 3)).astype(np.uint8)
-    fitted = set_windows._fitted(clip, 3, ClipGeometry(17, 64, 96, 8))
+    data = random_data_set(("A", "1", "a", False), ("A", "2", "b", False))
+    wide_clips = {**data.values, "clips": [clip, clip]}
+    windows = opened(replace(data, values=wide_clips, fps=3, window_s=2.0), [], fps=8, clip="64x96")
+    (fitted,) = windows.clips(np.array([0]))
     assert fitted.shape == (17, 64, 96, 3)
     assert (fitted.reshape(17, -1).std(1) == 0).all()
     expected = [levels[min(n * 3 // 8, 5)] for n in range(17)]
@@ -387,13 +389,10 @@ def test_clips_have_the_rate_and_the_size_that_are_asked_for() -> None:
         opened(data, [], fps=2.7)
 
 
-def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_clips_that_are_too_many_to_be_kept_are_read_when_they_are_looked_at() -> None:
     data = random_data_set(*(("A", str(n), str(n), False) for n in range(6)), voxels=9)
     in_memory = opened(data, ["5"], voxels=3).taught()
-    monkeypatch.setattr(set_windows, "_ON_DISK_BYTES", 0)
-    windows = opened(data, ["5"], voxels=3)
+    windows = replace(opened(data, ["5"], voxels=3), most_clip_bytes=0)
     assert {type(clip) for clip in windows.taught_clips} == {ComputedClip}
     taught = windows.taught()
     np.testing.assert_array_equal(taught.clips_in_memory(), in_memory.clips_in_memory())

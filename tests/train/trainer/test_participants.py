@@ -16,7 +16,6 @@ from tests.train import test_responses
 from tests.train.data.layouts import released
 from train import evaluate
 from train.config.run_files import read_run
-from train.data.layouts import bold_moments
 from train.data.sets.opening import opened
 from train.interface.system import of_another
 from train.models.ridge.system import PatchRidge
@@ -114,10 +113,9 @@ def test_windows_of_two_and_three_seconds_teach_one_codec(
 ) -> None:
     """Each has windows, voxels and volumes that follow of its own, said before the colon of a value."""
     counts = ((24, 2), (8, 2))
-    monkeypatch.setattr(bold_moments, "_COUNTS", counts)
-    monkeypatch.setattr(test_responses, "COUNTS", counts)
+    test_responses.expect_counts(monkeypatch, counts)
     films = study(tmp_path / "films")
-    responses = test_responses.release(tmp_path / "responses")
+    responses = test_responses.release(tmp_path / "responses", counts)
     first, _ = opened(films).windows.subjects
     words = [f"data={films},{responses}", f"data.subject=films:{first},responses:sub-01", "scale=tiny"]
     with refused(UsageError, "data-clips-differ") as caught:

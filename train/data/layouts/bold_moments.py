@@ -34,7 +34,8 @@ _INDICES = ("roi_indices_hcp", "roi_indices_fullvolume")
 _KEYS = ("train_data_allvoxel", "test_data_allvoxel")
 # Videos, and showings of each, for training and for testing. A pickle cannot be mapped, so that its shapes
 # are not known before it is read; every subject has these.
-_COUNTS = ((1000, 3), (102, 10))
+Counts = tuple[tuple[int, int], tuple[int, int]]
+_COUNTS: Counts = ((1000, 3), (102, 10))
 # Length of a video, s (Lahner et al. 2024). The volumes had a TR of 1.75 s; a response has none.
 _WINDOW_S = 3.0
 _NOTES = (
@@ -66,6 +67,8 @@ class BoldMoments:
         Name of a video -> its file; empty where there are none.
     size : (int, int)
         Rows and columns of the clips.
+    counts : ((int, int), (int, int))
+        Videos, and showings of each, for training and for testing.
     responses_of : dict
         The last subject that was read: `_Responses`.
     """
@@ -78,6 +81,7 @@ class BoldMoments:
     notes: Sequence[str]
     size: tuple[int, int]
     fps: float | None
+    counts: Counts = _COUNTS
     responses_of: dict[str, "_Responses"] = field(default_factory=dict, repr=False)
     layout: str = "bold-moments"
     study: str = "bold-moments"
@@ -114,7 +118,7 @@ class BoldMoments:
         masks = {}
         for path in _pickles(self.folder / subject):
             if path != responses.path:
-                other = _Responses.read(path)
+                other = _Responses.read(path, self.counts)
                 if other.indices is not None:
                     name = path.name.removesuffix(_ENDING)
                     masks[name] = np.isin(responses.indices[responses.living], other.indices)
@@ -126,7 +130,7 @@ class BoldMoments:
     def _responses(self, subject: str) -> "_Responses":
         if subject not in self.responses_of:
             self.responses_of.clear()
-            self.responses_of[subject] = _Responses.read(_whole(self.folder / subject))
+            self.responses_of[subject] = _Responses.read(_whole(self.folder / subject), self.counts)
         return self.responses_of[subject]
 
 
@@ -140,7 +144,7 @@ class _Responses:
     indices: NDArray[np.int64] | None
 
     @classmethod
-    def read(cls, path: Path) -> "_Responses":
+    def read(cls, path: Path, expected_counts: Counts) -> "_Responses":
         content = unpickled(path)
         if not isinstance(content, dict) or not all(
             isinstance(content.get(key), np.ndarray) for key in _KEYS
@@ -152,7 +156,7 @@ class _Responses:
                 keys=" and ".join(_KEYS),
             )
         training, test = (content[key] for key in _KEYS)
-        for key, stored, counts in zip(_KEYS, (training, test), _COUNTS, strict=True):
+        for key, stored, counts in zip(_KEYS, (training, test), expected_counts, strict=True):
             fits = stored.ndim == 3 and stored.shape[:2] == counts and stored.dtype.kind == "f"
             if not fits or stored.shape[2] != training.shape[-1]:
                 raise UsageError(
@@ -192,6 +196,7 @@ def opened(
     *,
     fps: float = CLIP_FPS,
     size: tuple[int, int] = CLIP_SIZE,
+    counts: Counts = _COUNTS,
 ) -> BoldMoments:
     """Open the release.
 
@@ -205,6 +210,8 @@ def opened(
         Frames a second of the clips.
     size : (int, int)
         Rows and columns of the clips.
+    counts : ((int, int), (int, int))
+        Videos, and showings of each, for training and for testing: those of the whole release by default.
 
     Raises
     ------
@@ -216,25 +223,26 @@ def opened(
     for subject in names:
         # Before hours are lost: the file is looked for now, and read when it is needed.
         _whole(folder / subject)
-    tables = [_table(subject, held_out=test) for subject in names for test in (False, True)]
+    tables = [_table(subject, counts, held_out=test) for subject in names for test in (False, True)]
     windows = joined(tables)
     films = _films(folder, windows)
     return BoldMoments(
         folder=folder,
         windows=windows,
-        video=_numbers(windows),
+        video=_numbers(windows, counts),
         films=films,
         columns=("fmri", "clips") if films else ("fmri",),
         notes=_NOTES if films else (*_NOTES, _NO_FILMS),
         size=size,
         fps=fps if films else None,
+        counts=counts,
     )
 
 
-def _table(subject: str, *, held_out: bool) -> WindowTable:
+def _table(subject: str, counts: Counts, *, held_out: bool) -> WindowTable:
     """Make the table of all training or all test showings: those of the first video, of the second, ..."""
-    count, showings = _COUNTS[held_out]
-    first = _COUNTS[0][0] + 1 if held_out else 1
+    count, showings = counts[held_out]
+    first = counts[0][0] + 1 if held_out else 1
     titles = np.repeat([f"{first + n:04d}" for n in range(count)], showings)
     repeat = np.tile(np.arange(showings), count)
     return WindowTable(
@@ -247,9 +255,9 @@ def _table(subject: str, *, held_out: bool) -> WindowTable:
     )
 
 
-def _numbers(windows: WindowTable) -> NDArray[np.int64]:
+def _numbers(windows: WindowTable, counts: Counts) -> NDArray[np.int64]:
     """Number the videos from 0 on, among those for training and among those for testing."""
-    return windows.shown.astype(np.int64) - 1 - windows.held_out * _COUNTS[0][0]
+    return windows.shown.astype(np.int64) - 1 - windows.held_out * counts[0][0]
 
 
 def _pickles(place: Path) -> list[Path]:

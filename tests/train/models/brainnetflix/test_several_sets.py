@@ -12,7 +12,6 @@ from tests.train.trainer.test_participants import study
 from train.artifacts.run_folder import restored
 from train.config.recipe import build
 from train.config.run_files import read_run
-from train.data.layouts import bold_moments
 from train.data.sets.opening import opened
 from train.models.brainnetflix.system import SharedSystem
 from train.run import run
@@ -24,10 +23,9 @@ RECIPE = str(Path(__file__).with_name("small.yaml"))
 def test_two_sets_teach_one_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Videos of 48 colours at random: with fewer, no run says anything of another.
     counts = ((120, 2), (8, 2))
-    monkeypatch.setattr(bold_moments, "_COUNTS", counts)
-    monkeypatch.setattr(test_responses, "COUNTS", counts)
+    test_responses.expect_counts(monkeypatch, counts)
     films = study(tmp_path / "films")
-    responses = test_responses.release(tmp_path / "responses")
+    responses = test_responses.release(tmp_path / "responses", counts)
     first, second = opened(films).windows.subjects
     words = [
         f"data={films},{responses}",

@@ -54,7 +54,7 @@ def psnr(decoded: np.ndarray, truth: np.ndarray) -> float:
     return float(-10 * np.log10(np.square(decoded - truth / 255).mean((1, 2, 3, 4))).mean())
 
 
-def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_clips_are_drawn_fewer_at_a_time() -> None:
     decoder = random_decoder()
     latents = noise(5, 16, 9, 8, 12).numpy()
     batches: list[int] = []
@@ -65,8 +65,7 @@ def test_large_clips_are_drawn_fewer_at_a_time(monkeypatch: pytest.MonkeyPatch) 
 
     system: Any = SimpleNamespace(frames=frames)
     together = reconstruct.clips_of(system, latents)
-    monkeypatch.setattr(reconstruct, "_LATENTS", 2 * latents[0].size)
-    separate = reconstruct.clips_of(system, latents)
+    separate = reconstruct.clips_of(system, latents, value_limit=2 * latents[0].size)
     assert batches == [5, 2, 2, 1]
     assert np.abs(np.stack(separate).astype(int) - np.stack(together)).max() <= 1
 
