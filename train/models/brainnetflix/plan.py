@@ -126,7 +126,7 @@ class BrainNetflixPlan(SmallPlan):
 
     def train(self, work: RunContext, data: AnyWindows, phases: dict[str, Phase]) -> Trained:
         """Train film net and video model, find the layers, and regress from their held-out readings."""
-        brains, _ = self._apart(phases, from_base=False)
+        brains, _ = self.divide_phases(phases, from_base=False)
         materials = self._materials(work, data)
         teaching = {name: self._teaching(material) for name, material in materials.items()}
         check_batches(brains, {name: len(rows) for name, rows in teaching.items()})
@@ -204,11 +204,11 @@ class BrainNetflixPlan(SmallPlan):
         sized = replace(self.encoder, latent=read_shape(weights, Shape).latent)
         return SharedSystem(weights, sized, self.video, self.sampling)
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase], *, from_base: bool
     ) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """Divide the phases, refuse one that teaches a student, and leave out alignment if there is none."""
-        brains, distilling = super()._apart(phases, from_base=from_base)
+        brains, distilling = super().divide_phases(phases, from_base=from_base)
         check_nothing_drawn(distilling)
         return aligned_phases(brains, self.alignment), {}
 

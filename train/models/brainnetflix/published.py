@@ -96,7 +96,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
     def train(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Find the layers, and regress from their held-out readings."""
         # All that can be refused comes before the signals are read, which takes long.
-        _, brains, _ = self._apart(phases)
+        _, brains, _ = self.divide_phases(phases)
         check_read(brains, self.encoder, self.contrasts)
         self.check_video()
         everybody = data.participants(work.data)
@@ -211,11 +211,11 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         first, *_ = self.targets.split(",")
         return PublishedPlan.sized(replace(self, targets=first), data)
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase]
     ) -> tuple[dict[str, Phase], dict[str, Phase], dict[str, Phase]]:
         """Divide the phases, refuse one that teaches a student, and leave out alignment if there is none."""
-        captioned, brains, distilling = super()._apart(phases)
+        captioned, brains, distilling = super().divide_phases(phases)
         check_nothing_drawn(distilling)
         return captioned, aligned_phases(brains, self.alignment), {}
 

@@ -140,7 +140,7 @@ class PublishedPlan:
     def train(self, work: RunContext, data: DataSetWindows, phases: dict[str, Phase]) -> Trained:
         """Align the encoders with the targets, and adapt the video model."""
         # All that can be refused comes before the signals are read, which takes long.
-        captioned, brains, distilling = self._apart(phases)
+        captioned, brains, distilling = self.divide_phases(phases)
         check_read(brains, self.encoder, self.contrasts)
         self.check_video()
         windows = data.opened(work.data)
@@ -258,10 +258,16 @@ class PublishedPlan:
         provenance = {"weights": models} | encoder_provenance | base_provenance(work)
         return self.finished(taught, weights, provenance, tables, alignment.pictures(work, aligning))
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase]
     ) -> tuple[dict[str, Phase], dict[str, Phase], dict[str, Phase]]:
-        """Check all phases; return those under captions, those on brains, and those that teach a student."""
+        """Check all phases; return those under captions, those on brains, and those that teach a student.
+
+        Raises
+        ------
+        UsageError
+            If a phase has a loss that it cannot have.
+        """
         captioned = {name: phases[name] for name in self.video_phases if name in phases}
         if captioned:
             check_losses(captioned, Captioned.offered)

@@ -156,7 +156,7 @@ class SmallPlan:
 
         With a base, the film net and the video model are those of that run.
         """
-        brains, distilling = self._apart(phases, from_base=work.base is not None)
+        brains, distilling = self.divide_phases(phases, from_base=work.base is not None)
         check_read(brains, self.encoder, self.contrasts)
         self.encoder.check(self.films.tokens)
         films = self.films
@@ -279,10 +279,23 @@ class SmallPlan:
             },
         )
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase], *, from_base: bool
     ) -> tuple[dict[str, Phase], dict[str, Phase]]:
-        """Check all phases, and return those that train on brains, and those that teach a student."""
+        """Check all phases, and return those that train on brains, and those that teach a student.
+
+        Parameters
+        ----------
+        phases : mapping
+            All phases of the recipe, by name.
+        from_base : bool
+            Whether a base has film net and video model, so that no phase trains them.
+
+        Raises
+        ------
+        UsageError
+            If a phase is missing, or has a loss that it cannot have.
+        """
         offered: dict[str, tuple[str, ...]] = {}
         if not from_base:
             offered = {FILMS: FilmNet.offered, **dict.fromkeys(self.video_phases, Captioned.offered)}
@@ -374,7 +387,7 @@ class SmallPlan:
         check_phases(work.base, phases, (FILMS, *self.video_phases, *self.encoder_phases))
         check_sizes(work.base, self, ("encoder", "video", "films"))
         check_windows(work, data)
-        brains, _ = self._apart(phases, from_base=True)
+        brains, _ = self.divide_phases(phases, from_base=True)
         _, notes = read_small(work.base, self).offered(brains, self.contrasts)
         say(notes)
 

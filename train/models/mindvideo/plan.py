@@ -64,12 +64,12 @@ class MindVideoPlan(SmallPlan):
                 turn=self.films.turn,
             )
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase], *, from_base: bool
     ) -> tuple[dict[str, Phase], dict[str, Phase]]:
         """Divide the phases, and leave out the contrasts that are not asked for."""
         check_pretraining(phases, self.pretrain, self.encoder)
-        brains, distilling = super()._apart(phases, from_base=from_base)
+        brains, distilling = super().divide_phases(phases, from_base=from_base)
         return contrasted(brains, self.contrast), distilling
 
     def check_windows(self, windows: SetWindows) -> None:

@@ -60,12 +60,12 @@ class MindVideoPublishedPlan(PublishedPlan):
         check_order(self.order)
         check_contrast(self.contrast)
 
-    def _apart(
+    def divide_phases(
         self, phases: Mapping[str, Phase]
     ) -> tuple[dict[str, Phase], dict[str, Phase], dict[str, Phase]]:
         """Divide the phases, and leave out the contrasts that are not asked for."""
         check_pretraining(phases, self.pretrain, self.encoder)
-        captioned, brains, distilling = super()._apart(phases)
+        captioned, brains, distilling = super().divide_phases(phases)
         return captioned, contrasted(brains, self.contrast), distilling
 
     def check_video(self) -> None:

@@ -107,13 +107,13 @@ def test_plans_that_cannot_be_are_refused(changes: dict[str, Any], code: str) ->
 
 
 def test_without_alignment_its_loss_is_left_out() -> None:
-    brains, distilling = plan()._apart(phases(), from_base=False)
+    brains, distilling = plan().divide_phases(phases(), from_base=False)
     assert ([*brains], distilling) == (["align", "regress"], {})
-    without, _ = plan(alignment="none")._apart(phases(), from_base=False)
+    without, _ = plan(alignment="none").divide_phases(phases(), from_base=False)
     assert [*without] == ["regress"]
     student = replace(phases()["regress"], losses={"flow_map": 1}, trained=["*.span.*"])
     with refused(UsageError, "plan-distillation-unsupported", phases=["student"]):
-        plan()._apart({**phases(), "student": student}, from_base=False)
+        plan().divide_phases({**phases(), "student": student}, from_base=False)
 
 
 @pytest.mark.parametrize(

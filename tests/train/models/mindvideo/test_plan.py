@@ -129,11 +129,13 @@ def test_crops_and_words_change_what_is_compared() -> None:
         for other in same:
             torch.testing.assert_close(batch[other], plain[other], atol=1e-4, rtol=1e-4)
     # A sum over tokens does not know their order: swapped ones are found by their numbers.
-    draw = augmented(Augmentation(0, 1, 0.5, 0), teaching)
-    words = teaching.words[:4]
-    swapped = draw._changed(words, words, np.random.default_rng(0))
+    numbered: Any = SimpleNamespace(frames=lambda frames: frames, texts=lambda words: words)
+    swapped = replace(augmented(Augmentation(0, 1, 0.5, 0), teaching), net=numbered)(place())["text"].numpy()
+    words = teaching.words[place().rows(COUNT)]
     assert (swapped != words).any()
-    np.testing.assert_array_equal(np.sort(swapped, axis=1), np.sort(words, axis=1))
+    # Of tokens that change places, each stays whole.
+    for changed_tokens, tokens in zip(swapped, words, strict=True):
+        assert sorted(changed_tokens.tolist()) == sorted(tokens.tolist())
 
 
 def test_a_contrast_that_stays_has_the_weight_of_both() -> None:
@@ -180,8 +182,8 @@ def test_latent_frames_of_four_are_refused() -> None:
 def test_a_phase_of_masked_volumes_has_to_say_how() -> None:
     phases = build(yaml.safe_load(Path(RECIPE).read_text())["phases"])
     with refused(UsageError, "recipe-missing-masked"):
-        plan(pretrain=None)._apart(phases, from_base=False)
-    brains, _ = plan(contrast="none")._apart(phases, from_base=False)
+        plan(pretrain=None).divide_phases(phases, from_base=False)
+    brains, _ = plan(contrast="none").divide_phases(phases, from_base=False)
     assert [*brains] == ["together"]
 
 
