@@ -28,18 +28,10 @@ from train.config.builders import Later
 from train.config.run_context import RunContext
 from train.data.chain import draft_manifest
 from train.data.clip_grid import clip_of, with_size
+from train.data.divided_runs import GAP_S, divided
 from train.data.recorded import find_head
 from train.data.recorded_showing import RecordedShowing, stretches
-from train.data.showing import PARTS
 
-# Fewer windows than this are refused: in all, to teach, and to be judged.
-LEAST = 60
-_LEAST_TAUGHT = 40
-_LEAST_HELD = 10
-# Of a single run, the last part of its time is held, and so much before it is left out, s: responses last.
-_GAP_S = 20.0
-# The title of windows that are left out by parts of their films' time.
-_TOGETHER = "recorded"
 # The bundle whose minutes stand beside one's own.
 _SHIPPED = "phantom"
 
@@ -115,7 +107,7 @@ class RecordedSessions:
         showings: list[RecordedShowing] = []
         for number, (recording, film) in enumerate(zip(recordings, recording_films, strict=True), 1):
             showings += stretches(recording, number, film, hashes[film][:16], head, level, draft)
-        taught, held_out, single = _divided(showings, float(grid.window))
+        taught, held_out, single = divided(showings, float(grid.window))
         # Copies of one film are one film.
         film_names = {digest: film.name for film, digest in hashes.items()}
         about = {
@@ -176,7 +168,7 @@ class RecordedSessions:
         if self.single:
             return (
                 f"There is one run alone: its last {minutes:.1f} minutes are held for choices and judged, "
-                f"{_GAP_S:g} s before them are left out, and nothing tells what another run would give. "
+                f"{GAP_S:g} s before them are left out, and nothing tells what another run would give. "
                 "Record a second run."
             )
         runs = len({(showing.recording, showing.run) for showing in self.held})
@@ -376,73 +368,3 @@ def _length(showings: Sequence[RecordedShowing], digest: str) -> float:
     film_showings = [showing for showing in showings if digest.startswith(showing.source)]
     starts = np.concatenate([showing.start_s for showing in film_showings])
     return float(starts.max() - starts.min() + film_showings[0].draft.grid.window)
-
-
-def _divided(
-    showings: list[RecordedShowing], window_s: float
-) -> tuple[list[RecordedShowing], list[RecordedShowing], bool]:
-    """Divide what was watched into what teaches and what is held, by run; say whether there is one run."""
-    total = sum(showing.windows for showing in showings)
-    if total < LEAST:
-        raise UsageError(
-            "recordings-too-few-windows",
-            "data=: {windows} windows of {window_s:g} s ({minutes:.1f} minutes) have film, EEG and "
-            "volumes, and {min_windows} are needed at least. Record longer; hours are better than "
-            "minutes.",
-            windows=total,
-            window_s=window_s,
-            minutes=total * window_s / 60,
-            min_windows=LEAST,
-        )
-    runs = list(dict.fromkeys((showing.recording, showing.run) for showing in showings))
-    if len(runs) == 1:
-        taught, held_out = _by_time(showings, total, window_s)
-    else:
-        last = runs[-max(1, len(runs) // PARTS) :]
-        held_out = [showing for showing in showings if (showing.recording, showing.run) in last]
-        taught = [showing for showing in showings if (showing.recording, showing.run) not in last]
-    counts = [sum(showing.windows for showing in some) for some in (taught, held_out)]
-    if counts[0] < _LEAST_TAUGHT or counts[1] < _LEAST_HELD:
-        raise UsageError(
-            "recordings-last-run-short",
-            "data=: the last run is held and judged, which leaves {training_windows} windows to "
-            "teach and {test_windows} to be judged; {min_training_windows} and {min_test_windows} "
-            "are needed at least. Give a longer run last, or more of them.",
-            training_windows=counts[0],
-            test_windows=counts[1],
-            min_training_windows=_LEAST_TAUGHT,
-            min_test_windows=_LEAST_HELD,
-        )
-    return _in_parts(taught), held_out, len(runs) == 1
-
-
-def _by_time(
-    showings: list[RecordedShowing], total: int, window_s: float
-) -> tuple[list[RecordedShowing], list[RecordedShowing]]:
-    """Divide the windows of a single run by time."""
-    run_s = np.sort(np.concatenate([showing.run_s for showing in showings]))
-    begin = run_s[total - total // PARTS]
-    taught = []
-    held_out = []
-    for showing in showings:
-        early = showing.run_s + window_s <= begin - _GAP_S
-        late = showing.run_s >= begin
-        taught += [showing.some(early, f"{showing.name}-taught")] if early.any() else []
-        held_out += [showing.some(late, f"{showing.name}-held")] if late.any() else []
-    return taught, held_out
-
-
-def _in_parts(taught: list[RecordedShowing]) -> list[RecordedShowing]:
-    """Say where the parts of each film's time meet, so that they hold as many windows each.
-
-    Of few films, leaving one out would leave little. They are one title, which is left out by these parts.
-    """
-    edges: dict[str, NDArray[np.float64]] = {}
-    for source in {showing.source for showing in taught}:
-        starts = np.concatenate([showing.start_s for showing in taught if showing.source == source])
-        edges[source] = np.quantile(starts, np.arange(1, PARTS) / PARTS)
-    single_title = len(edges) < PARTS
-    return [
-        replace(showing, edges_s=edges[showing.source], title=_TOGETHER if single_title else showing.source)
-        for showing in taught
-    ]

@@ -22,12 +22,13 @@ from rtdecode.types import Window
 from tests.recordings import record
 from tests.refusals import refused
 from tests.train.data.test_recorded import mark
-from train.data import recorded_sessions
+from train.data import recorded_sessions, recorded_showing
+from train.data.divided_runs import divided
 from train.data.nodes import grid
 from train.data.phantom import Participant, manifest
 from train.data.recorded import find_head
-from train.data.recorded_sessions import RecordedSessions, _divided, shipped_minutes
-from train.data.recorded_showing import RecordedShowing, _through, likeness, stretches
+from train.data.recorded_sessions import RecordedSessions, shipped_minutes
+from train.data.recorded_showing import RecordedShowing, likeness, stretches
 from train.data.showing import by_title
 from train.evaluation.last_run import novelty
 from train.run import main, run
@@ -83,13 +84,15 @@ def of(taught: list[RecordedShowing], held_out: list[RecordedShowing], *, single
 
 
 def window(run: int, index: int) -> Window:
-    nothing = np.zeros(0, bool)
+    everything = np.ones(1, bool)
     start = 4.0 * index
-    return Window(run, index, start, start + 4, start, "final", None, nothing, None, nothing, nothing, 0.0)
+    return Window(
+        run, index, start, start + 4, start, "final", None, everything, None, everything, everything, 0.0
+    )
 
 
 def test_the_last_run_is_held():
-    taught, held_out, single = _divided([showing("a", 0, 50), showing("a", 1, 50), showing("b", 0, 20)], 4.0)
+    taught, held_out, single = divided([showing("a", 0, 50), showing("a", 1, 50), showing("b", 0, 20)], 4.0)
     assert [(stretch.recording.name, stretch.run) for stretch in taught] == [("a", 0), ("a", 1)]
     assert [(stretch.recording.name, stretch.run) for stretch in held_out] == [("b", 0)]
     assert not single
@@ -99,13 +102,13 @@ def test_the_last_run_is_held():
 
 
 def test_of_ten_runs_two_are_held():
-    taught, held_out, _ = _divided([showing("a", run, 20) for run in range(10)], 4.0)
+    taught, held_out, _ = divided([showing("a", run, 20) for run in range(10)], 4.0)
     assert [stretch.run for stretch in taught] == list(range(8))
     assert [stretch.run for stretch in held_out] == [8, 9]
 
 
 def test_of_a_single_run_the_last_fifth_is_held_after_a_gap():
-    (taught,), (held_out,), single = _divided([showing("a", 0, 100)], 4.0)
+    (taught,), (held_out,), single = divided([showing("a", 0, 100)], 4.0)
     assert single
     assert held_out.index.tolist() == list(range(80, 100))
     assert taught.index.tolist() == list(range(75))
@@ -117,14 +120,14 @@ def test_too_few_windows_are_refused():
     with refused(
         UsageError, "recordings-too-few-windows", windows=59, window_s=4.0, minutes=pytest.approx(59 * 4 / 60)
     ):
-        _divided([showing("a", 0, 30), showing("b", 0, 29)], 4.0)
+        divided([showing("a", 0, 30), showing("b", 0, 29)], 4.0)
     with refused(UsageError, "recordings-last-run-short", training_windows=60, test_windows=5):
-        _divided([showing("a", 0, 60), showing("b", 0, 5)], 4.0)
+        divided([showing("a", 0, 60), showing("b", 0, 5)], 4.0)
 
 
 def test_windows_that_show_the_same_are_left_out_together():
     """Three runs of one film, of which the second begins with its eleventh window."""
-    taught, _, _ = _divided([showing("a", 0, 40), showing("b", 0, 30, 40.0), showing("c", 0, 20)], 4.0)
+    taught, _, _ = divided([showing("a", 0, 40), showing("b", 0, 30, 40.0), showing("c", 0, 20)], 4.0)
     folds = by_title(taught)
     assert len(np.unique(folds)) == 5
     assert np.bincount(folds).min() >= 10
@@ -133,9 +136,9 @@ def test_windows_that_show_the_same_are_left_out_together():
 
 
 def test_few_films_are_left_out_by_their_parts_and_many_one_by_one():
-    four_films, _, _ = _divided([showing("a", run, 25, film=str(run)) for run in range(4)], 4.0)
+    four_films, _, _ = divided([showing("a", run, 25, film=str(run)) for run in range(4)], 4.0)
     assert np.bincount(by_title(four_films)).tolist() == [15] * 5
-    six_films, _, _ = _divided([showing("a", run, 10 + run, film=str(run)) for run in range(6)], 4.0)
+    six_films, _, _ = divided([showing("a", run, 10 + run, film=str(run)) for run in range(6)], 4.0)
     assert np.bincount(by_title(six_films)).tolist() == [10, 11, 12, 13, 14]
 
 
@@ -146,11 +149,21 @@ def test_it_is_said_whether_the_held_film_is_a_fresh_one():
     assert "10 of 20 held windows" in novelty(of([training], [showing("b", 0, 20, 160.0)]))
 
 
-def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches():
-    windows = [window(0, n) for n in range(6)] + [window(1, n) for n in range(2)]
-    starts = [0.0, 4.0, 8.0, 0.0, 4.0, 8.0, 12.0, 16.0]
-    parts = list(_through(list(zip(windows, starts, strict=True))))
-    assert [[start for _, start in part] for part in parts] == [[0, 4, 8], [0, 4, 8], [12, 16]]
+def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches(
+    watched: RecordedShowing, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    windows = [window(0, n) for n in range(6)] + [window(1, n) for n in range(3)]
+    starts = np.array([0, 4, 8, 0, 4, 8, 12, 16, 20], np.float64)
+    monkeypatch.setattr(recorded_showing, "cut_windows", lambda *_: windows)
+    monkeypatch.setattr(recorded_showing, "film_starts", lambda *_: starts)
+    parts = stretches(
+        Recording(folder), 1, film_of(folder), "film", watched.head, watched.level, watched.draft
+    )
+    assert [(part.run, part.start_s.tolist()) for part in parts] == [
+        (0, [0, 4, 8]),
+        (0, [0, 4, 8]),
+        (1, [12, 16, 20]),
+    ]
 
 
 def test_a_clip_goes_on_from_the_one_before_unless_there_is_a_gap():
@@ -272,7 +285,7 @@ def test_a_recording_without_triggers_is_read_and_told(folder, tmp_path):
     film = [film_of(folder)]
     with pytest.MonkeyPatch.context() as patched:
         # Two recordings of 24 s are too few to learn from.
-        patched.setattr(recorded_sessions, "_divided", lambda parts, window_s: (parts[:1], parts[1:], False))
+        patched.setattr(recorded_sessions, "divided", lambda parts, window_s: (parts[:1], parts[1:], False))
         both = BLANK.with_recordings([folder, silent], film)
     assert "1 of 2 recordings have no triggers" in both.timing
     assert both.about["without_triggers"] == 1
