@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdecode.scores.events import Event
-from train.closed_form import patch_codec, stem
+from train.closed_form import patch_codec
 from train.closed_form.lda import fit_lda, fit_temperature, softmax
 from train.closed_form.ridge import PENALTIES, fit_ridge
-from train.closed_form.stem import fill_slots, fit_eeg_stem, fit_voxel_stem
+from train.closed_form.stem import fill_slots, fit_eeg_stem, fit_voxel_stem, fixed_signs
 from train.data.haxby import LABELS
 from train.models.haxby.pictograms import pictograms
 from train.models.haxby.trials import Blocks, Candidates, Trials, choose, plateau
@@ -245,14 +245,15 @@ def test_every_category_has_its_own_picture_with_the_note() -> None:
     assert min(distance) > 5
 
 
-def test_components_of_many_voxels_are_found_without_their_covariance(monkeypatch: pytest.MonkeyPatch):
+# Those of up to 2048 voxels are found by their covariance, and those of more without it.
+@pytest.mark.parametrize(("voxels", "most_components"), [(300, 64), (2100, 39)])
+def test_components_of_few_and_of_many_voxels_are_the_principal_ones(voxels: int, most_components: int):
     rng = np.random.default_rng(3)
-    driven = rng.standard_normal((8, 5, 6)) @ rng.standard_normal((6, 300))
-    volumes = (driven + 0.05 * rng.standard_normal((8, 5, 300))).astype(np.float32)
-    by_covariance = fit_voxel_stem(volumes, 6)
-    monkeypatch.setattr(stem, "_MANY_VOXELS", 100)
+    driven = rng.standard_normal((8, 5, 6)) @ rng.standard_normal((6, voxels))
+    volumes = (driven + 0.05 * rng.standard_normal((8, 5, voxels))).astype(np.float32)
     components = fit_voxel_stem(volumes, 6)
-    np.testing.assert_allclose(components, by_covariance, atol=1e-5)
+    principal = np.linalg.svd(volumes.reshape(40, voxels).astype(np.float64), full_matrices=False).Vh[:6]
+    np.testing.assert_allclose(components, fixed_signs(principal.T), atol=1e-5)
     np.testing.assert_array_equal(components, fit_voxel_stem(volumes, 6))
-    # Forty volumes have no more components than that.
-    assert fit_voxel_stem(volumes, 64).shape == (300, 39)
+    # Without the covariance, forty volumes have no more components than 39.
+    assert fit_voxel_stem(volumes, 64).shape == (voxels, most_components)

@@ -152,7 +152,7 @@ def test_it_is_said_whether_the_held_film_is_a_fresh_one():
 def test_a_film_that_was_wound_back_and_a_new_run_begin_further_stretches(
     watched: RecordedShowing, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    windows = [window(0, n) for n in range(6)] + [window(1, n) for n in range(3)]
+    windows = [window(0, n) for n in range(6)] + [window(1, n) for n in range(6, 9)]
     starts = np.array([0, 4, 8, 0, 4, 8, 12, 16, 20], np.float64)
     monkeypatch.setattr(recorded_showing, "cut_windows", lambda *_: windows)
     monkeypatch.setattr(recorded_showing, "film_starts", lambda *_: starts)

@@ -4,13 +4,14 @@ import errno
 import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from rtdecode.errors import RtDecodeError, UsageError
 from tests.refusals import refused
@@ -18,6 +19,7 @@ from tests.train.data import cinebrain_folder
 from tests.train.data.test_set_windows import node, random_data_set
 from train.config.run_context import write_arrays
 from train.data import stored_signals
+from train.data.dataset import Column
 from train.data.layouts.cinebrain_set import CineBrain
 from train.data.stored_signals import StoredSignals, store
 from train.data.window_arrays import mean_volumes
@@ -66,28 +68,26 @@ def test_signals_from_shards_are_those_from_files(
 def test_files_are_read_once_and_not_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cinebrain_folder.write(tmp_path / "release", ["sub-0001"], unpacked=True)
     windows = node().opened(tmp_path / "release")
-    reads: list[str] = []
-    monkeypatch.setattr(CineBrain, "_eeg", _counted(CineBrain._eeg, reads))
-    monkeypatch.setattr(CineBrain, "_fmri", _counted(CineBrain._fmri, reads))
+    signals_read: list[int] = []
+    read = CineBrain.read
+
+    def counted(release: CineBrain, column: Column, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        if column in ("eeg", "fmri"):
+            signals_read.extend(rows)
+        return read(release, column, rows)
+
+    monkeypatch.setattr(CineBrain, "read", counted)
     once = windows.taught(tmp_path / "run" / "signals")
     # All windows, and the first one of each signal, which tells their shape.
-    assert len(reads) == 2 * len(windows.data.windows) + 2
+    assert len(signals_read) == 2 * len(windows.data.windows) + 2
     windows.taught(tmp_path / "run" / "signals")
-    assert len(reads) == 2 * len(windows.data.windows) + 4
+    assert len(signals_read) == 2 * len(windows.data.windows) + 4
     # A file that is another one since is read again.
     changed = tmp_path / "release" / "sub-0001" / "eeg_02" / "0.npy"
     os.utime(changed, ns=(1, 1))
     again = windows.taught(tmp_path / "run" / "signals")
-    assert len(reads) == 4 * len(windows.data.windows) + 6
+    assert len(signals_read) == 4 * len(windows.data.windows) + 6
     np.testing.assert_array_equal(again.signals["eeg"][:], once.signals["eeg"][:])
-
-
-def _counted(read: Callable[..., Any], reads: list[str]) -> Callable[..., Any]:
-    def counted(self: CineBrain, subject: str, place: int) -> Any:
-        reads.append(subject)
-        return read(self, subject, place)
-
-    return counted
 
 
 def test_what_a_run_writes_into_the_datas_folder_is_none_of_its_files(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from torch import Tensor
 
 from train.distillation.clock import FLOW, NOISE, VELOCITY, Schedule
 from train.parts.generators.base import LEVELS
-from train.parts.generators.cogvideox import _shares
 
-COG = _shares(1.0)[1:]
+# The schedule of CogVideoX, without shift.
+COG = CogVideoXDDIMScheduler(num_train_timesteps=LEVELS, rescale_betas_zero_snr=True).alphas_cumprod.float()
 # The schedule of Stable Diffusion 1.5: scaled-linear betas from 0.00085 to 0.012.
 STABLE = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, LEVELS).square(), 0)
 

@@ -246,8 +246,9 @@ def test_json_without_a_run_shows_the_usage(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("contents", [None, b"", b"no film" * 500])
 def test_a_recording_whose_film_cannot_be_read_is_named(contents: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
+    path = record(participant("easy", 1).session(1003, 8.0), tmp_path / "rec") / "truth" / "film.mp4"
+    path.unlink()
     if contents is not None:
         path.write_bytes(contents)
     with refused(RecordingError, "recording-film-unreadable", path=path):
-        judge._true_film(path)
+        evaluate(tiny("ridge"), Request(data=tmp_path / "rec"))

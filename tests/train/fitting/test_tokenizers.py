@@ -248,9 +248,8 @@ def test_what_cannot_be_fitted_is_said(newcomer):
         BundleError, "encoder-graph-missing-tokenizers", missing_weights=["shares", "channels", "pooled"]
     ):
         tokenizer_graph.tokenizing_of(other, Path("phantom"))
-    too_short = replace(newcomer.recorded, start_s=newcomer.recorded.start_s[:20])
-    with refused(UsageError, "fit-windows-too-few", min_windows=30, n_windows=20):
-        command._check_length(too_short, newcomer.fitter.least_windows, base.manifest)
+    # `tests.export.test_fit` holds that fewer are refused.
+    assert newcomer.fitter.least_windows == 30
 
 
 @pytest.fixture(scope="module")

@@ -42,8 +42,9 @@ def test_the_order_depends_on_the_seed_and_columns_stay_together(rows: ShardRows
     assert not torch.equal(batch["x"], rows(replace(FIRST, seed=6))["x"])
 
 
-def test_columns_of_other_lengths_are_refused(rows: ShardRows) -> None:
-    short = Shards(rows.columns["x"]._paths[:1], "x")
+def test_columns_of_other_lengths_are_refused(rows: ShardRows, tmp_path: Path) -> None:
+    # The first of the two files of `rows`.
+    short = Shards([tmp_path / "a.npz"], "x")
     with pytest.raises(ValueError, match=r"columns of one length were expected, found \{'x': 7, 'y': 12\}"):
         ShardRows({"x": short, "y": rows.columns["y"]})(FIRST)
 

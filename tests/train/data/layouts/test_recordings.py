@@ -10,7 +10,7 @@ import pytest
 
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import UsageError
-from rtdecode.phantom.session import PhantomSession
+from rtdecode.phantom.session import START_AT, PhantomSession
 from rtdecode.types import Volume
 from tests.recordings import record
 from tests.refusals import refused
@@ -20,7 +20,6 @@ from train.data.dataset import DataSet
 from train.data.layouts import phantom, recordings
 from train.data.recorded import read_recordings
 from train.data.recorded_showing import RecordedShowing
-from train.data.window_tables import joined, of_run
 
 # A small head: the chain follows its motion.
 SHAPE = (48, 48, 30)
@@ -98,20 +97,26 @@ def test_a_recording_is_run_once_for_windows_that_are_read_together(data, monkey
     assert runs == ["1-0-0"]
 
 
-def test_a_film_seen_again_is_a_repeat():
-    clips = ["film/0", "film/1"]
-    tables = [of_run(subject, run, clips, [0, 4]) for subject, run in (("a", "1"), ("a", "2"), ("b", "1"))]
-    assert recordings._repeats(joined(tables)).tolist() == [0, 0, 1, 1, 0, 0]
+def test_a_film_seen_again_is_a_repeat(session, tmp_path):
+    for place in ("a/monday", "a/tuesday", "b/monday"):
+        copy(session, tmp_path / "own" / place)
+    windows = recordings.opened(tmp_path / "own").windows
+    assert windows.subject.tolist() == ["a"] * 6 + ["b"] * 3
+    assert windows.repeat.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+
+
+def films_of(folder: Path) -> set[Path]:
+    """Open recordings, and list the films that were found."""
+    return {showing.path for showing in recordings.opened(folder).showings}
 
 
 def test_films_lie_beside_recordings_that_do_not_hold_the_truth(session, tmp_path):
     place = copy(session, tmp_path / "own" / "monday")
     films = tmp_path / "own" / "films"
     films.mkdir()
-    recording = Recording(place)
-    assert recordings._films(films.parent, recording) == [place / "truth" / "film.mp4"]
+    assert films_of(films.parent) == {place / "truth" / "film.mp4"}
     (place / "truth" / "film.mp4").rename(films / "film.mp4")
-    assert recordings._films(films.parent, recording) == [films / "film.mp4"]
+    assert films_of(films.parent) == {films / "film.mp4"}
     shutil.copy(films / "film.mp4", films / "more.mp4")
     with refused(
         UsageError,
@@ -120,9 +125,9 @@ def test_films_lie_beside_recordings_that_do_not_hold_the_truth(session, tmp_pat
         film_count=2,
         folder=films,
     ):
-        recordings._films(films.parent, recording)
-    mark(place, 1000.0, 96, "more.mp4")
-    assert recordings._films(films.parent, recording) == [films / "more.mp4"]
+        films_of(films.parent)
+    mark(place, START_AT, 96, "more.mp4")
+    assert films_of(films.parent) == {films / "more.mp4"}
     (films / "more.mp4").unlink()
     with refused(
         UsageError,
@@ -132,14 +137,14 @@ def test_films_lie_beside_recordings_that_do_not_hold_the_truth(session, tmp_pat
         match_count=0,
         folder=films,
     ):
-        recordings._films(films.parent, recording)
+        films_of(films.parent)
 
 
 def test_one_recording_or_those_of_one_participant_are_recognised(session, folder, tmp_path):
     alone = copy(session, tmp_path / "own" / "monday")
     for place in (alone, alone.parent):
         assert recordings.recognises(place)
-        assert recordings._subject(place, alone) == "participant"
+        assert recordings.opened(place).windows.subjects == ["participant"]
     assert recordings.recognises(folder)
     assert not recordings.recognises(tmp_path / "nothing")
     with refused(UsageError, "data-no-subjects"):

@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdecode.errors import UsageError
+from rtdecode.signal.eeg.band import EegBand
+from rtdecode.signal.volume.baseline import Baseline
+from rtdecode.signal.volume.projection import Projection
 from tests.refusals import refused
 from train.closed_form.shared_space import Layer
+from train.config.run_context import Arrays
+from train.data.nodes import grid
+from train.data.phantom import Participant, manifest
+from train.interface.system import Stage, Traced
 from train.models.brainnetflix.encoder import (
     CORRECTION,
     FMRI,
@@ -24,11 +32,20 @@ from train.models.brainnetflix.encoder import (
     Stem,
 )
 from train.models.conditioned.encoder import Signals
-from train.models.conditioned.system import _encoding
+from train.models.conditioned.system import BrainConditioned, Sampling
+from train.parts.generators.clip_unet import ClipUNetSizes
 
 SIZES = SharedSizes(clip=3, start=2, hidden=8, blocks=2, dropout=0.0, tokens=4, latent=(2, 3, 2, 2))
 WIDTH = 5
 SIGNALS = Signals(2, 7, 0, 0)
+# Of two volumes and seven voxels.
+MANIFEST = manifest(
+    Participant(),
+    grid(tr=2, window=2, hop=2, lag=4, sfreq=125, fps=3, after=1),
+    EegBand(),
+    Baseline(0, 0.005),
+    Projection(np.arange(7), (7, 1, 1), np.eye(4)),
+)
 OTHER = Signals(2, 9, 0, 0)
 EMBEDDING = 6
 CONDITIONS = 4
@@ -141,18 +158,41 @@ def test_a_window_without_a_volume_has_the_tokens_of_no_caption() -> None:
     assert not shared.negative(SIGNALS, torch.device("cpu")).any()
 
 
+class Undecoded(BrainConditioned):
+    """A system that has no decoder, and draws latents alone."""
+
+    latent_shape = SIZES.latent
+
+    def drawing(self) -> list[Stage]:
+        return []
+
+    def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
+        raise NotImplementedError
+
+    def weights(self) -> Arrays:
+        raise NotImplementedError
+
+
+def system_of(shared: SharedEncoder, start_level: float) -> Undecoded:
+    video = ClipUNetSizes(channels=[4, 8], layers=1, head=4, groups=2, text=TEXT)
+    sampling = Sampling(2, 2.0, start_level=start_level)
+    return Undecoded(shared, video.generator(SIZES.latent, 1.0), SIGNALS, sampling)
+
+
 @torch.no_grad()
 def test_an_export_says_where_clips_start() -> None:
     shared = encoder()
     signals = window(rows=1)
-    (stage,) = _encoding(shared, signals, 0.836)
+    stage, *_ = system_of(shared, start_level=0.836).stages(MANIFEST)
+    assert isinstance(stage, Traced)
     assert stage.outputs == ["condition", "embedding", "start", "start_level"]
     tokens, pooled, start, level = stage.module(*signals.values())
     torch.testing.assert_close(tokens, shared(signals).tokens)
     torch.testing.assert_close(start, shared(signals).predicted[START])
     assert pooled.norm().item() == pytest.approx(1, abs=1e-5)
     assert level.tolist() == [[pytest.approx(0.836)]]
-    (without,) = _encoding(shared, signals, None)
+    without, *_ = system_of(shared, start_level=1.0).stages(MANIFEST)
+    assert isinstance(without, Traced)
     assert without.outputs == ["condition", "embedding"]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rtdecode.bundle.brain import MODALITIES
 from tests.train.models.compact.small import small_encoder
 from train.models.compact.encoder import CompactEncoder
 from train.models.compact.evidence import COUNT, EEG, FMRI
@@ -203,7 +204,13 @@ def limited(kinds: list[tuple[str, np.ndarray]]) -> CompactEncoder:
 def within(encoder: CompactEncoder, evidence: np.ndarray, modality: str) -> np.ndarray:
     """Whether each window is within what a brain looks like."""
     numbers = torch.from_numpy(evidence.astype(np.float32))
-    return encoder.evidence._in_range(numbers, modality).numpy()
+    own_units = numbers * encoder.evidence.scale + encoder.evidence.middle
+    nothing = torch.zeros(0)
+    with pytest.MonkeyPatch.context() as patched:
+        # The numbers of windows, in place of windows that have them.
+        patched.setattr(encoder.evidence, "raw", lambda *_: own_units)
+        _, in_range = encoder.evidence(*[nothing] * 6)
+    return in_range[:, MODALITIES.index(modality)].numpy()
 
 
 @pytest.mark.parametrize("sessions", [1, 4])

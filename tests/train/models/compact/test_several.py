@@ -20,7 +20,7 @@ from train.config.run_files import read_run, weights
 from train.evaluate import Request, evaluate
 from train.models.compact.batches import Mixture, batch, batch_of
 from train.models.compact.encoder import SEAM_FEATURES, CompactEncoder
-from train.models.compact.system import Compact, pack_another
+from train.models.compact.system import Compact, pack_another, unpack
 from train.run import run as make_run
 from train.trainer.loader import Place
 
@@ -74,16 +74,17 @@ def test_a_condition_is_told_by_the_seams_of_whoever_watched() -> None:
 
 def test_a_run_keeps_of_another_participant_what_is_not_shared() -> None:
     shipped = weights(SHIPPED)
-    encoder = Compact(shipped)._model.encoder
+    encoder = unpack(shipped).encoder
     encoder.voxels.neg_()
     encoder.get_buffer("confidence_fmri").add_(1)
     packed = pack_another("sub-02", encoder, shipped)
     assert {*packed} == {"subjects.sub-02.encoder.voxels", "subjects.sub-02.encoder.confidence_fmri"}
     both = Compact(shipped | packed)
     second = both.of_subject("sub-02")
-    assert torch.equal(second._model.encoder.voxels, encoder.voxels)
-    assert torch.equal(second._model.encoder.voxels, -both._model.encoder.voxels)
-    assert torch.equal(second._model.encoder.tokens[0].weight, both._model.encoder.tokens[0].weight)
+    encoder_of_both, encoder_of_second = (unpack(system.weights()).encoder for system in (both, second))
+    assert torch.equal(encoder_of_second.voxels, encoder.voxels)
+    assert torch.equal(encoder_of_second.voxels, -encoder_of_both.voxels)
+    assert torch.equal(encoder_of_second.tokens[0].weight, encoder_of_both.tokens[0].weight)
     with refused(UsageError, "run-unknown-subject", subject="sub-03", available=["sub-02"]):
         both.of_subject("sub-03")
 

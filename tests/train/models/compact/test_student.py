@@ -186,9 +186,18 @@ def test_critics_are_nothing_to_the_teacher_and_to_what_a_run_keeps(tmp_path: Pa
     loop.train(system, phases, small_batch, tmp_path, nothing, machine=CPU)
     critics = {name: p for name, p in system.teacher.named_parameters() if ".match." in name}
     assert any(p.any() for name, p in critics.items() if ".lora_B." in name)
-    with torch.no_grad():
-        torch.testing.assert_close(system._guided(*conditions, *path), expected, rtol=0, atol=0)
+
+    def distillation_loss() -> torch.Tensor:
+        # The same draws each time. Its target is the teacher's guided velocity.
+        torch.manual_seed(2)
+        return system.losses(small_batch(Place("distill", 4, 0, 0, 0)), [FLOW_MAP])[FLOW_MAP]
+
+    beside_critics = distillation_loss()
     adapters.remove(system.teacher.flow)
+    assert torch.equal(distillation_loss(), beside_critics)
+    with torch.no_grad():
+        velocity = mean_velocity(system.teacher, *conditions, *path, path[1])
+    torch.testing.assert_close(velocity, expected, rtol=0, atol=0)
     after = system.teacher.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())

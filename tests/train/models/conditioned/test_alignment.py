@@ -10,13 +10,18 @@ from rtdecode.disk.video import write_mp4
 from rtdecode.phantom.film.film import FPS, Film
 from rtdecode.signal.eeg.band import EegBand
 from rtdecode.signal.volume.baseline import Baseline
-from tests.train.data.test_recorded_sessions import BLANK, showing
+from tests.train.data.test_recorded_sessions import BLANK, HEAD, showing
 from tests.train.test_data_set import FEW_PLACES, SUBJECT, release
 from train.config.recipe import build, read
 from train.config.run_context import RunContext
 from train.config.training_films import training_films
+from train.data.recorded import raw_bundle
+from train.data.recorded_showing import RecordedShowing
 from train.data.sets.set_node import DataSetWindows
+from train.data.showing import ShownClips
 from train.models.conditioned import alignment
+
+RAW = raw_bundle(showing("1", 1, 1).draft, HEAD, np.ones(4, np.float32))
 
 
 def sessions(*changes: str):
@@ -67,23 +72,23 @@ def test_simulated_windows_are_of_sessions_that_teach_nothing(
     seed = next((int(text[5:]) for text in changes if text.startswith("seed=")), 0)
     work = RunContext(None, seed, tmp_path)
     data = sessions(*changes)
-    showings = alignment._held_out(work, data)
-    assert [session.title for session in showings] == titles
-    assert not {session.name for session in showings} & {session.name for session in data.showings(work)}
-    assert titles[0] in alignment.origin_of_sessions(work, data)
+    says = f"They are of sessions that teach nothing ({', '.join(titles)})."
+    assert alignment.origin_of_sessions(work, data) == says
+    # A title names the seed.
+    assert not {*titles} & {session.title for session in data.showings(work)}
 
 
 def test_where_every_seed_teaches_there_is_nothing_to_tell(tmp_path: Path) -> None:
-    assert alignment._held_out(RunContext(None, 0, tmp_path), sessions("data.sessions=0-999")) == []
+    work = RunContext(None, 0, tmp_path)
+    assert alignment.of_sessions(work, sessions("data.sessions=0-999"), RAW, {}, 4) == {}
 
 
 def test_who_learns_from_a_film_in_a_file_is_told_apart_on_another(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
     write_mp4(path, Film(5, 1).frames, FPS)
     data = sessions().with_films(training_films(str(path)))
-    assert [session.title for session in alignment._held_out(RunContext(None, 0, tmp_path), data)] == [
-        "natural-16"
-    ]
+    says = alignment.origin_of_sessions(RunContext(None, 0, tmp_path), data)
+    assert says == "They are of sessions that teach nothing (natural-16)."
 
 
 def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> None:
@@ -102,19 +107,40 @@ def test_windows_of_a_data_set_are_of_runs_that_are_held_out(tmp_path: Path) -> 
     assert np.array_equal(arrays["fmri"], np.concatenate(runs))
 
 
-def test_windows_of_a_recording_show_each_part_of_a_film_once() -> None:
-    showings = [showing("1", 1, 3), showing("1", 2, 3, first_s=6.0), showing("2", 1, 1, film="other")]
-    first = alignment._first_showings(showings, 4.0)
-    assert [(session.source, session.start_s.tolist()) for session in first] == [
-        ("film", [0.0, 4.0, 8.0]),
-        # What begins at 6 and at 10 shows some of what was shown before.
-        ("film", [14.0]),
-        ("other", [0.0]),
-    ]
+@pytest.fixture
+def dated_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recordings whose clips are as bright as the film time at which they start, in s, and one film red."""
+
+    def clips(watched: RecordedShowing) -> ShownClips:
+        colours = np.array([1, watched.source != "other", watched.source != "other"], np.uint8)
+        brightness = watched.start_s.astype(np.uint8)[:, None, None, None, None]
+        pictures = np.broadcast_to(brightness * colours, (watched.windows, 33, 32, 48, 3))
+        return ShownClips(pictures, np.zeros(0, np.bool_))
+
+    monkeypatch.setattr(RecordedShowing, "film", clips)
+    monkeypatch.setattr(
+        RecordedShowing, "arrays", lambda watched, bundle: {"fmri": np.zeros((watched.windows, 5, 4))}
+    )
 
 
+@pytest.mark.usefixtures("dated_clips")
+def test_windows_of_a_recording_show_each_part_of_a_film_once(tmp_path: Path) -> None:
+    showings = (
+        showing("1", 1, 3, first_s=1.0),
+        showing("1", 2, 3, first_s=7.0),
+        showing("2", 1, 1, first_s=1.0, film="other"),
+    )
+    arrays = alignment.of_sessions(
+        RunContext(None, 0, tmp_path), replace(BLANK, held=showings), RAW, {"fmri_scale": np.ones(4)}, 4
+    )
+    # What begins at 7 and at 11 shows some of what was shown before.
+    assert arrays["stills"][:, 0, 0].tolist() == [[1] * 3, [5] * 3, [9] * 3, [15] * 3, [1, 0, 0]]
+
+
+@pytest.mark.usefixtures("dated_clips")
 def test_windows_of_recordings_say_whether_their_film_teaches(tmp_path: Path) -> None:
     data = replace(BLANK, taught=(showing("1", 1, 50),), held=(showing("2", 1, 12, first_s=8.0),))
     work = RunContext(None, 0, tmp_path)
     assert "12 of 12 held windows show what also taught" in alignment.origin_of_sessions(work, data)
-    assert [session.windows for session in alignment._held_out(work, data)] == [12]
+    arrays = alignment.of_sessions(work, data, RAW, {"fmri_scale": np.ones(4)}, 4)
+    assert arrays["stills"][:, 0, 0, 0].tolist() == list(range(8, 56, 4))
