@@ -16,7 +16,7 @@ from train.interface.system import Categories
 
 # Training windows mostly showed the first, sometimes the second, and never the third.
 NAMED = Categories(("bright", "disc", "wave"), np.array([0.75, 0.25, 0.0]))
-SHOWN = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]], np.float32)
+TRUTH = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]], np.float32)
 
 
 class Namer:
@@ -32,10 +32,10 @@ class Namer:
 
 
 def session(number: int, signals: NDArray[np.floating]) -> HeldOutWindows:
-    shown = film(len(SHOWN), 4)
-    words = [" ".join(np.array(NAMED.names)[row > 0]) for row in SHOWN]
+    watched = film(len(TRUTH), 4)
+    words = [" ".join(np.array(NAMED.names)[row > 0]) for row in TRUTH]
     inputs = {"fmri": signals, "fmri_mask": np.ones((len(signals), 1))}
-    return HeldOutWindows(number, inputs, shown.where, shown, {"_rest": inputs}, event_words=words)
+    return HeldOutWindows(number, inputs, watched.where, watched, {"_rest": inputs}, event_words=words)
 
 
 def value(scores: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> list[float]:
@@ -44,7 +44,7 @@ def value(scores: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) ->
 
 def test_windows_are_scored_by_the_categories_that_training_showed() -> None:
     tally = CategoryTally(Namer(), NAMED)
-    signals = SHOWN.copy()
+    signals = TRUTH.copy()
     # One of two categories wrong in the last window; the third counts nowhere.
     signals[3, 1] = 1
     signals[:, 2] = 1 - signals[:, 2]
@@ -65,7 +65,7 @@ def test_windows_are_scored_by_the_categories_that_training_showed() -> None:
 def test_each_category_stands_in_a_table_beside_its_base_rate_and_the_guess() -> None:
     tally = CategoryTally(Namer(), NAMED)
     for number in range(2):
-        windows = session(number, SHOWN if number else np.zeros_like(SHOWN))
+        windows = session(number, TRUTH if number else np.zeros_like(TRUTH))
         tally.film(windows)
         tally.score(DECODER, Decoded(()), windows)
     rows = {row["category"]: row for row in tally.tables()["categories"]}
