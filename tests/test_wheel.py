@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
+from tests.shipped import BUNDLES
 from tests.streaming.sessions import gone
 
 ROOT = Path(__file__).parents[1]
@@ -157,7 +158,7 @@ def answers_and_decodes(installation: Installation) -> None:
     installation.rtdecode("replay", "session", "--speed", "max", "--out", "again")
     report = json.loads((installation.folder / "again" / "report.json").read_text())
     assert report["windows"]["final"] == 3
-    for bundle in ("phantom", "haxby", "cinesync-tiny"):
+    for bundle in BUNDLES:
         manifest = json.loads(installation.rtdecode("inspect", bundle, "--json").stdout)
         assert len(manifest["digest"]) == 16
     findings = json.loads(installation.rtdecode("doctor", "--json").stdout)

@@ -16,6 +16,7 @@ from rtdecode.bundle import SHIPPED
 from rtdecode.cli import app
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from tests.refusals import check_error
+from tests.shipped import BUNDLES
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -131,7 +132,7 @@ def test_steps_may_be_any_whole_number_from_1_and_the_help_says_so() -> None:
         assert steps.process_value(typer.Context(COMMANDS[command]), "3") == 3
 
 
-@pytest.mark.parametrize("name", ["phantom", "haxby", "cinesync-tiny"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_inspect_reads_the_shipped_bundles(name: str, run: Callable[..., Done]) -> None:
     done = run("inspect", name, "--json")
     assert done.code == 0, done.err

@@ -14,7 +14,7 @@ from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
 
 def test_a_figure_agrees_where_the_intervals_meet(tmp_path: Path) -> None:
-    assert set(shipped()) == {"cinesync", "compact-distilled", "haxby"}
+    assert {*shipped()} == {"cineneuron", "cinesync", "compact-distilled", "haxby", "mindvideo"}
     tree = json.loads((shipped()["compact-distilled"] / "run.json").read_text())
     figures = tree["figures"]
     high = figures["identification_2way_centred"]["ci95"][1]
@@ -38,7 +38,7 @@ def test_a_recipe_that_does_not_ship_is_refused() -> None:
         UsageError,
         "shipped-run-unknown",
         recipe="ridge",
-        available=["cinesync", "haxby", "compact-distilled"],
+        available=["cineneuron", "cinesync", "haxby", "mindvideo", "compact-distilled"],
     ):
         retrain("ridge")
 
@@ -49,6 +49,8 @@ def test_a_recipe_that_does_not_ship_is_refused() -> None:
         ("compact-distilled", "compact-distilled", "full"),
         ("phantom", "compact-distilled", "full"),
         ("cinesync-tiny", "cinesync", "tiny"),
+        ("cineneuron-tiny", "cineneuron", "tiny"),
+        ("mindvideo-tiny", "mindvideo", "tiny"),
     ],
 )
 def test_a_shipped_run_is_trained_again_at_its_own_scale(

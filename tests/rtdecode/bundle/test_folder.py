@@ -17,6 +17,7 @@ from rtdecode.disk.hashed_folder import HashedFolder, digest_of
 from rtdecode.errors import BundleError, UsageError
 from tests import small
 from tests.refusals import refused
+from tests.shipped import BUNDLES
 from tests.streaming import rich
 
 
@@ -64,7 +65,7 @@ def test_round_trip(written: Path) -> None:
     assert not list(written.parent.glob("*.part"))
 
 
-@pytest.mark.parametrize("name", ["phantom", "haxby", "cinesync-tiny"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_a_shipped_manifest_is_written_as_it_lies_there(name: str) -> None:
     shipped = json.loads((bundles.SHIPPED / name / "manifest.json").read_text())
     del shipped["digest"]
@@ -240,9 +241,7 @@ def test_a_grid_other_than_the_manifests_is_refused(
 
 
 def test_an_unknown_name_lists_the_shipped_ones(tmp_path: Path) -> None:
-    with refused(
-        BundleError, "bundle-missing", path="nowhere", available=re.compile("cinesync-tiny.*haxby.*phantom")
-    ):
+    with refused(BundleError, "bundle-missing", path="nowhere", available=re.compile(".*".join(BUNDLES))):
         bundles.load("nowhere")
 
 

@@ -161,10 +161,10 @@ def _value(command: list[str], option: str) -> str:
 def test_the_scanner_of_the_demo_measures_as_often_as_the_bundle_was_trained(
     tmp_path: Path, commands: list[list[str]]
 ) -> None:
-    for name in ("phantom", "cinesync-tiny"):
+    for name in ("phantom", "mindvideo-tiny"):
         demo.run(out=tmp_path / name, film="shapes", bundle=name)
-    assert [_value(command, "--tr") for command in commands[::2]] == ["0.8", "0.8"]
-    assert [_value(command, "--bundle") for command in commands[1::2]] == ["phantom", "cinesync-tiny"]
+    assert [_value(command, "--tr") for command in commands[::2]] == ["0.8", "2"]
+    assert [_value(command, "--bundle") for command in commands[1::2]] == ["phantom", "mindvideo-tiny"]
 
 
 def test_a_short_film_is_shown_for_as_long_as_it_is(tmp_path: Path, commands: list[list[str]]) -> None:

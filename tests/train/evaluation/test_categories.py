@@ -15,25 +15,25 @@ from train.evaluation.sections.categories import ACCURACY, CategoryTally
 from train.interface.system import Categories
 
 # Training windows mostly showed the first, sometimes the second, and never the third.
-NAMED = Categories(("bright", "disc", "wave"), np.array([0.75, 0.25, 0.0]))
+CATEGORIES = Categories(("bright", "disc", "wave"), np.array([0.75, 0.25, 0.0]))
 TRUTH = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [1, 0, 0]], np.float32)
 
 
 class Namer:
     """Names what its signals say, and of no signal nothing."""
 
-    categories = NAMED
+    categories = CATEGORIES
 
     def category_probabilities(self, inputs: Arrays) -> NDArray[np.floating]:
         return inputs["fmri"]
 
     def shown_categories(self, clips: Sequence[Pixels], event_words: Sequence[str]) -> NDArray[np.floating]:
-        return np.array([[name in words for name in NAMED.names] for words in event_words], np.float32)
+        return np.array([[name in words for name in CATEGORIES.names] for words in event_words], np.float32)
 
 
 def session(number: int, signals: NDArray[np.floating]) -> HeldOutWindows:
     watched = film(len(TRUTH), 4)
-    words = [" ".join(np.array(NAMED.names)[row > 0]) for row in TRUTH]
+    words = [" ".join(np.array(CATEGORIES.names)[row > 0]) for row in TRUTH]
     inputs = {"fmri": signals, "fmri_mask": np.ones((len(signals), 1))}
     return HeldOutWindows(number, inputs, watched.where, watched, {"_rest": inputs}, event_words=words)
 
@@ -43,7 +43,7 @@ def value(scores: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) ->
 
 
 def test_windows_are_scored_by_the_categories_that_training_showed() -> None:
-    tally = CategoryTally(Namer(), NAMED)
+    tally = CategoryTally(Namer(), CATEGORIES)
     signals = TRUTH.copy()
     # One of two categories wrong in the last window; the third counts nowhere.
     signals[3, 1] = 1
@@ -63,7 +63,7 @@ def test_windows_are_scored_by_the_categories_that_training_showed() -> None:
 
 
 def test_each_category_stands_in_a_table_beside_its_base_rate_and_the_guess() -> None:
-    tally = CategoryTally(Namer(), NAMED)
+    tally = CategoryTally(Namer(), CATEGORIES)
     for number in range(2):
         windows = session(number, TRUTH if number else np.zeros_like(TRUTH))
         tally.film(windows)

@@ -12,7 +12,7 @@ from rtdecode import bundle as bundles
 from rtdecode.disk.clip_file import ClipFile
 from rtdecode.errors import UsageError
 from tests.refusals import refused
-from tests.train.models.cinesync.live import compare_replay
+from tests.train.models.live import compare_replay
 from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_files import arrays, read_run, weights

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.models.cinesync.live import compare_replay
+from tests.train.models.live import compare_replay
 from train.evaluate import evaluate
 from train.evaluation.result import Figures, Request
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.played import record
 from rtdecode import bundle as bundles
 from rtdecode.disk.recording import Recording
+from rtdecode.phantom.body.brain import TR
 from rtdecode.phantom.session import PhantomSession
 from streaming.decode.decoder import Decoder
 from streaming.session import replay
@@ -48,9 +49,10 @@ class ReplayComparison:
 
 def compare_replay(run: Path, bundle: str, seconds: float, place: Path) -> ReplayComparison:
     """Record a session in `place`, and give it to a run and to its bundle."""
-    recording = record(PhantomSession("easy", 1, 1000, seconds, "free"), place / "recording")
-    session_recording = Recording(recording)
     loaded = bundles.load(bundle)
+    tr_s = float(loaded.manifest.grid.tr or TR)
+    recording = record(PhantomSession("easy", 1, 1000, seconds, "free", tr_s=tr_s), place / "recording")
+    session_recording = Recording(recording)
     decoder = Decoder(loaded, tell_condition=True)
     played = windows(loaded, session_recording.events(), session_recording.montage, seconds=seconds)
     live = [decoder.decode(window).condition for window in played]

@@ -1,0 +1,32 @@
+"""The small systems that ship beside CineSync: they are small, and decode live as they were judged."""
+
+from pathlib import Path
+
+import pytest
+
+from rtdecode import bundle as bundles
+from tests.shipped import RUNS
+from tests.train.models.live import compare_replay
+
+_MEBIBYTE = 2**20
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_runs_and_bundles_are_small() -> None:
+    assert size(RUNS / "cineneuron-tiny") < 4 * _MEBIBYTE
+    assert size(bundles.SHIPPED / "cineneuron-tiny") < 7 * _MEBIBYTE
+    assert size(RUNS / "mindvideo-tiny") + size(bundles.SHIPPED / "mindvideo-tiny") < 4 * _MEBIBYTE
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "windows"), [("cineneuron-tiny", 15), ("mindvideo-tiny", 30)])
+def test_a_replay_reads_and_draws_what_the_judge_does(name: str, windows: int, tmp_path: Path) -> None:
+    comparison = compare_replay(RUNS / name, name, 60.0, tmp_path)
+    assert len(comparison.live) == len(comparison.run_conditions) == windows
+    assert comparison.difference < 1e-4
+    assert comparison.reported["n"] == comparison.judged["n"] == windows
+    assert comparison.reported["value"] == pytest.approx(comparison.judged["value"], abs=1e-9)
