@@ -454,6 +454,12 @@ class PageState:
         missing = max(record["missing"][name] for name in self._modalities)
         marks += ["DEGRADED"] if missing > 0 and record["revision"] == "final" else []
         marks += ["EEG SOURCE CHANGED"] if record.get("eeg_source") == "changed" else []
+        # What the bundle, or this window, does not tell is left out.
+        own_numbers = [
+            (name, _written(record[name]))
+            for name in ("confidence", "brain", "steps")
+            if record[name] is not None
+        ]
         scores = record.get("scores") or {}
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
         class_scores = [(label, _written(value)) for label, value in likeliest]
@@ -466,16 +472,12 @@ class PageState:
             truth_url=f"truth/{number}" if number in self._truths else "",
             twin_url=f"twin/{next(reversed(self._twins))}" if self._twins else "",
             words=", ".join([f"{record['revision']} of {start_s:g} to {stop_s:g} s", *marks]),
-            numbers=[(name, _written(record[name])) for name in ("confidence", "brain", "steps")]
-            + class_scores
-            + recorded,
+            numbers=own_numbers + class_scores + recorded,
             age_s=age_s,
             stale=is_stale(age_s, self._hop_s),
         )
 
 
-def _written(value: float | None) -> str:
-    if value is None:
-        return "unknown"
+def _written(value: float) -> str:
     # A row of a large memory is written out: 4319, not 4.32e+03.
     return str(value) if isinstance(value, int) else f"{value:.3g}"

@@ -85,6 +85,13 @@ def test_the_newest_clip_is_shown_with_what_is_known_of_it(state: PageState, tmp
     assert state.view.clip.stale
 
 
+def test_what_a_bundle_does_not_tell_is_left_out(state: PageState, tmp_path: Path) -> None:
+    emit(tmp_path, 0, confidence=None, brain=None)
+    state.refresh(100.0)
+    assert state.view.clip is not None
+    assert state.view.clip.numbers == [("steps", "4")]
+
+
 def test_what_a_clip_took_from_memory_is_shown_beside_it(state: PageState, tmp_path: Path) -> None:
     emit(tmp_path, 0, recorded={"rows": [4319, 12], "scores": [0.31416, 0.2], "retrieved": [1.0]})
     state.refresh(100.0)
