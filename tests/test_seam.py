@@ -148,6 +148,7 @@ def test_adapters_of_the_recipe_changed_the_generator_and_left_no_layer_behind(t
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.full
 def test_both_participants_are_judged_by_the_systems_own_code(trained: Path) -> None:
     run_figures = read_run(trained)["figures"]
     default = evaluate(trained, Request())

@@ -201,6 +201,7 @@ def test_its_bundle_is_refused_wherever_something_is_acquired(bundle: Path, tmp_
     assert "decodes prepared files and cannot go live" in finding["found"]
 
 
+@pytest.mark.full
 def test_volumes_alone_are_trained_on_exported_and_decoded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

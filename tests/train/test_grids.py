@@ -130,6 +130,7 @@ def print_row(row: Row, run: Path, report: dict[str, Any], n: int) -> None:
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("row", SLOW)
 def test_simulated_sessions_are_trained_judged_exported_and_replayed(row: Row, tmp_path: Path) -> None:
     run = make_run("ridge", ["scale=tiny", *row.changes, f"out={tmp_path / 'run'}"])

@@ -52,6 +52,7 @@ def bundle(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.full
 def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     tables = read_run(run)["tables"]
     assert {row["phase"]: (row["step"], {*row["losses"]}) for row in tables["loss"]} == {
@@ -68,6 +69,7 @@ def test_every_phase_takes_its_steps_on_its_own_losses(run: Path) -> None:
     assert all(np.abs(x).max() > 0 for x in adapter_weights)
 
 
+@pytest.mark.full
 def test_windows_that_teach_nothing_are_told_apart_at_the_end_of_each_phase(run: Path) -> None:
     rows = read_run(run)["tables"]["alignment"]
     assert [(row["phase"], row["step"], row["by"]) for row in rows] == [
@@ -90,6 +92,7 @@ def test_windows_that_teach_nothing_are_told_apart_at_the_end_of_each_phase(run:
     assert figures["two_way"] == pytest.approx(rows[-1]["two_way"], abs=1 / 56 + 1e-9)
 
 
+@pytest.mark.full
 def test_the_condition_begins_at_the_mean_caption(run: Path) -> None:
     offset = weights(run)["encoder.fusion.offset"].astype(np.float64)
     assert offset.shape == (84, 64)
@@ -105,6 +108,7 @@ def test_spatial_fusion_is_refused_unless_it_leads_to_as_many_tokens_as_a_captio
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.full
 def test_the_condition_is_judged_beside_the_clips(run: Path) -> None:
     figures = read_run(run)["figures"]
     for name in ("condition_2way", "adapter_gain", "condition_gain", "brain_gain"):
@@ -114,6 +118,7 @@ def test_the_condition_is_judged_beside_the_clips(run: Path) -> None:
     assert {"condition_2way_eeg", "condition_2way_fmri", "condition_2way_rest"} <= figures.keys()
 
 
+@pytest.mark.full
 def test_clips_in_files_are_embedded_as_an_array_of_them_is(run: Path) -> None:
     system = restored(run, build(read_run(run)["arguments"])["system"])
     clips = np.random.default_rng(0).integers(0, 256, (3, 33, 64, 96, 3), np.uint8)
@@ -129,6 +134,7 @@ def test_clips_in_files_are_embedded_as_an_array_of_them_is(run: Path) -> None:
     assert not np.allclose(system.targets(clips[:, ::-1]), embedded, atol=1e-3)
 
 
+@pytest.mark.full
 def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path) -> None:
     plan = build(read_run(run)["arguments"])["system"]
     system = restored(run, plan)
@@ -143,6 +149,7 @@ def test_without_its_adapters_the_video_model_is_as_it_was_pretrained(run: Path)
     assert np.array_equal(system.condition(inputs).pooled, bare.condition(inputs).pooled)
 
 
+@pytest.mark.full
 def test_the_bundle_gives_the_conditions_of_the_run(run: Path, bundle: Path) -> None:
     system = restored(run, build(read_run(run)["arguments"])["system"])
     loaded = bundles.load(bundle)
@@ -159,6 +166,7 @@ def test_the_bundle_gives_the_conditions_of_the_run(run: Path, bundle: Path) -> 
         assert np.abs(pooled - expected.pooled.numpy()).max() < 1e-4
 
 
+@pytest.mark.full
 def test_the_weights_of_the_run_lie_in_the_bundle_to_the_bit(run: Path, bundle: Path) -> None:
     graphs = bundles.load(bundle)
     assert graphs.path is not None

@@ -25,6 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return release(tmp_path_factory.mktemp("cinebrain"), FEW_PLACES)
 
 
+@pytest.mark.full
 def test_it_is_trained_and_judged_on_runs_of_its_own(data: Path, tmp_path: Path) -> None:
     out = make_run("cinesync", [*STEPS, "data.voxels=40", f"data={data}", f"out={tmp_path / 'run'}"])
     run = read_run(out)

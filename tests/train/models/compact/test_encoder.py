@@ -136,6 +136,7 @@ def test_a_seam_is_told_by_the_cut_the_colours_and_the_likeness(encoder):
     torch.testing.assert_close(opposite[0, 2], torch.tensor(-1.0))
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_exported_graph_is_the_encoder_and_has_its_five_outputs(encoder, tmp_path):
     window = _window() | {"carry_mask": torch.ones(1, 1)}
