@@ -101,6 +101,9 @@ class PageState:
         self._chain = manifest.chain
         self._bundle_simulated = manifest.simulated
         self._modalities = manifest.modalities
+        # What the bundle tells of clips; what it never does is not said to be unknown of each.
+        calibrated = {"confidence": manifest.confidence, "brain": manifest.brain}
+        self._stated = [name for name, about in calibrated.items() if about is not None]
         # Samples of EEG that are shown.
         self._most = TRACES_S * float(manifest.grid.sfreq)
         # Held while anything below changes or is drawn.
@@ -454,11 +457,10 @@ class PageState:
         missing = max(record["missing"][name] for name in self._modalities)
         marks += ["DEGRADED"] if missing > 0 and record["revision"] == "final" else []
         marks += ["EEG SOURCE CHANGED"] if record.get("eeg_source") == "changed" else []
-        # What the bundle, or this window, does not tell is left out.
         own_numbers = [
             (name, _written(record[name]))
             for name in ("confidence", "brain", "steps")
-            if record[name] is not None
+            if record[name] is not None or name in self._stated
         ]
         scores = record.get("scores") or {}
         likeliest = sorted(scores.items(), key=itemgetter(1))[-1:]
@@ -478,6 +480,8 @@ class PageState:
         )
 
 
-def _written(value: float) -> str:
+def _written(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     # A row of a large memory is written out: 4319, not 4.32e+03.
     return str(value) if isinstance(value, int) else f"{value:.3g}"

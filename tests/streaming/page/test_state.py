@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
 from streaming.checks.finding import BAD, NOTE, OK
@@ -90,6 +91,15 @@ def test_what_a_bundle_does_not_tell_is_left_out(state: PageState, tmp_path: Pat
     state.refresh(100.0)
     assert state.view.clip is not None
     assert state.view.clip.numbers == [("steps", "4")]
+
+
+def test_what_a_bundle_tells_and_this_clip_does_not_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    state = PageState(tmp_path, StreamOptions(lsl="x", fmri_dir=Path("y")), bundles.load("phantom"))
+    emit(tmp_path, 0, confidence=None, brain=None)
+    state.refresh(100.0)
+    assert state.view.clip is not None
+    assert state.view.clip.numbers == [("confidence", "unknown"), ("brain", "unknown"), ("steps", "4")]
 
 
 def test_what_a_clip_took_from_memory_is_shown_beside_it(state: PageState, tmp_path: Path) -> None:
