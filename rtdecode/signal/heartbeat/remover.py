@@ -383,7 +383,8 @@ class HeartbeatRemover:
         if self._beat is not None:
             self._end_beat(self._beat, place - self._beat.at)
         self._beats.accept([place])
-        self._previous, self._beat = self._beat, Beat(place, self._wave)
+        self._previous = self._beat
+        self._beat = Beat(place, self._wave)
         self._beat.see(self._recent(self._now + 1 - self._beat.first))
         # There is no older fit to fade from.
         self._beat.before = self._beat.amounts

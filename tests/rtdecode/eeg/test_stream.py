@@ -106,7 +106,8 @@ def test_chunks_change_no_bit(seed: int) -> None:
     irregular = stream(cap(1000))
     push(regular, data[:, received], stamps_of(data)[received])
     push(irregular, data[:, received], stamps_of(data)[received], cuts)
-    (a, _, _, _), (b, _, _, _) = regular.read(stamps_of(data)), irregular.read(stamps_of(data))
+    (a, _, _, _) = regular.read(stamps_of(data))
+    (b, _, _, _) = irregular.read(stamps_of(data))
     assert np.array_equal(a, b)
     assert np.array_equal(regular.read(stamps_of(data)).quality, irregular.read(stamps_of(data)).quality)
     assert regular.report()["bad_channels"] == [NAMES[9]]
@@ -120,7 +121,8 @@ def test_the_future_cannot_change_the_past() -> None:
     changed = stream(cap(1000))
     push(original, data, stamps_of(data))
     push(changed, other, stamps_of(data))
-    (a, _, _, _), (b, _, _, _) = original.read(stamps_of(data)), changed.read(stamps_of(data))
+    (a, _, _, _) = original.read(stamps_of(data))
+    (b, _, _, _) = changed.read(stamps_of(data))
     assert a is not None
     assert b is not None
     assert np.array_equal(a[:, :4000], b[:, :4000])
@@ -136,7 +138,8 @@ def test_a_bad_channel_is_filled_in_and_kept_out_of_the_reference() -> None:
     push(eeg, broken, stamps_of(data))
     push(clean, data, stamps_of(data))
     late = stamps_of(data)[12_000:20_000]
-    (values, _, _, _), (truth, _, _, _) = eeg.read(late), clean.read(late)
+    (values, _, _, _) = eeg.read(late)
+    (truth, _, _, _) = clean.read(late)
     assert values is not None
     assert truth is not None
     assert eeg.read(late).bad == [NAMES[20]]
@@ -273,7 +276,8 @@ def test_inside_the_magnet_chunks_change_no_bit(scanned: PhantomSession, correct
     regular = corrected
     irregular = in_magnet(scanned, [1, 33, 34])
     read_times = regular.first + np.arange(0, 20, 0.008)
-    (a, _, _, _), (b, _, _, _) = regular.read(read_times), irregular.read(read_times)
+    (a, _, _, _) = regular.read(read_times)
+    (b, _, _, _) = irregular.read(read_times)
     assert np.array_equal(a, b)
     assert np.array_equal(regular.read(read_times).quality, irregular.read(read_times).quality)
 
@@ -312,7 +316,8 @@ def test_the_whole_chain_keeps_the_eeg_inside_the_magnet() -> None:
         if isinstance(item, EegChunk):
             clean.push(item)
     read_times = eeg.first + np.arange(60, 80, 0.008)
-    (x, mask, _, _), (y, _, _, _) = eeg.read(read_times), clean.read(read_times)
+    (x, mask, _, _) = eeg.read(read_times)
+    (y, _, _, _) = clean.read(read_times)
     assert x is not None
     assert y is not None
     assert mask.all()

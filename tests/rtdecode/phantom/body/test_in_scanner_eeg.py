@@ -77,7 +77,8 @@ def test_what_the_magnet_adds_has_its_size(dirty: np.ndarray, clean: np.ndarray)
 def test_without_artefacts_it_is_the_eeg_outside_late_by_the_low_pass() -> None:
     in_magnet = session(artifacts=Artifacts(drift_ppm=0.0)).clean()[:63]
     outside = np.delete(PhantomSession("easy", seed=61, seconds=2).eeg(), 5, axis=0)
-    in_magnet, outside = in_magnet[:, 5 * FS : 12 * FS], outside[:, 5000:12_000]
+    in_magnet = in_magnet[:, 5 * FS : 12 * FS]
+    outside = outside[:, 5000:12_000]
     span = slice(2500, 6500)  # from 7.5 s on, when the eyes are open
     late = [np.roll(in_magnet, -shift, axis=1)[:, ::5] for shift in range(6, 16)]
     band = signal.butter(4, [0.5, 100], "bandpass", fs=1000, output="sos")
@@ -136,7 +137,8 @@ def test_triggers_are_seen_by_a_sample() -> None:
 
 def test_loops_have_the_artefacts_and_no_eeg() -> None:
     phantom = session(artifacts=Artifacts(references=3, gradient=False, pump=False))
-    dirty, clean = phantom.eeg(), phantom.clean()
+    dirty = phantom.eeg()
+    clean = phantom.clean()
     loops = dirty[63:66]
     head = dirty[:63] - clean[:63]
     slow = signal.butter(2, 30, fs=FS, output="sos")

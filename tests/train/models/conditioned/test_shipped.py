@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rtdecode import bundle as bundles
-from tests.shipped import RUNS
 from tests.train.models.live import compare_replay
+from train.reproduce import SHIPPED as RUNS
 
 _MEBIBYTE = 2**20
 
