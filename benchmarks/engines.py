@@ -23,7 +23,7 @@ from export import engines
 from export.engines import NotBuiltError
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
-from rtdecode.errors import BundleError, RtDecodeError, explain
+from rtdecode.errors import BundleError, RtDecodeError, UsageError, explain
 from streaming.tools import bench
 
 # Ampere's large and small GPUs, Ada and Blackwell. Hopper (9.0) is no target of TensorRT-RTX.
@@ -103,6 +103,29 @@ def saved_figures(out: Path, machine: Figures) -> list[Figures]:
     return saved["engines"] if saved["machine"] == machine else []
 
 
+def check_nothing_is_lost(out: Path, machine: Figures, names: Sequence[str]) -> None:
+    """Refuse to write where another machine's figures of bundles that are not built would be lost.
+
+    Raises
+    ------
+    UsageError
+        If there are such bundles.
+    """
+    if not out.exists():
+        return
+    saved = json.loads(out.read_text())
+    lost = sorted({entry["bundle"] for entry in saved["engines"]} - set(names))
+    if lost and saved["machine"] != machine:
+        raise UsageError(
+            "engines-of-another-machine",
+            "--bundle {names} was asked for, but {file} has the figures of {lost} too, from another machine "
+            "(the seconds of two machines do not compare). Build all of them: leave --bundle out.",
+            names=",".join(names),
+            file=out.name,
+            lost=", ".join(lost),
+        )
+
+
 def is_kept(figures: Sequence[Figures], about: Figures) -> bool:
     """Tell whether there are figures of an engine, of this graph and this version of its builder."""
     return any(all(entry[key] == value for key, value in about.items()) for entry in figures)
@@ -152,7 +175,9 @@ def main(words: Sequence[str] | None = None, out: Path = _OUT) -> int:
     try:
         engines.require()
         capabilities = engines.capabilities_of(args.sm)
-        for name in args.bundle.split(","):
+        names = args.bundle.split(",")
+        check_nothing_is_lost(out, machine, names)
+        for name in names:
             bundle = bundles.load(name)
             for about in engine_keys(bundle, name, capabilities):
                 if is_kept(figures, about) and not args.again:

@@ -9,6 +9,7 @@ from benchmarks import engines, result_files
 from benchmarks.result_files import RESULTS
 from export import engines as building
 from rtdecode import bundle as bundles
+from rtdecode.errors import UsageError
 from tests.streaming.bundles import make_bundle
 
 ENGINE = {
@@ -37,6 +38,16 @@ def test_figures_of_another_machine_are_not_taken_for_this_ones(tmp_path: Path) 
     out.write_text(json.dumps({"machine": {"cores": 2}, "engines": [ENGINE]}))
     assert engines.saved_figures(out, {"cores": 2}) == [ENGINE]
     assert engines.saved_figures(out, {"cores": 4}) == []
+
+
+def test_some_bundles_alone_do_not_take_the_others_out_of_another_machines_file(tmp_path: Path) -> None:
+    out = tmp_path / "engines.json"
+    engines.check_nothing_is_lost(out, {"cores": 4}, ["haxby"])
+    out.write_text(json.dumps({"machine": {"cores": 2}, "engines": [ENGINE]}))
+    engines.check_nothing_is_lost(out, {"cores": 2}, ["haxby"])
+    engines.check_nothing_is_lost(out, {"cores": 4}, ["some", "haxby"])
+    with pytest.raises(UsageError, match="figures of some too, from another machine"):
+        engines.check_nothing_is_lost(out, {"cores": 4}, ["haxby"])
 
 
 def test_without_a_builder_nothing_is_written(

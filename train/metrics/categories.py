@@ -39,21 +39,6 @@ class CategoryAccuracies:
     guess: NDArray[np.float64]
     taught: NDArray[np.bool_]
 
-    @property
-    def untaught(self) -> list[str]:
-        """Categories that no training window shows; the means leave them out."""
-        return [name for name, taught in zip(self.names, self.taught, strict=True) if not taught]
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy of the categories that training windows show; NaN where there is none."""
-        return _mean(self.accuracy[self.taught])
-
-    @property
-    def mean_guess(self) -> float:
-        """Mean of `guess` over the same categories."""
-        return _mean(self.guess[self.taught])
-
 
 def category_accuracies(
     probabilities: NDArray[np.floating],
@@ -91,7 +76,3 @@ def category_accuracies(
     guess = np.where(training_share > 0.5, base_rate, 1 - base_rate)
     taught = training_share > 0
     return CategoryAccuracies(tuple(names), right, right.mean(axis=0), base_rate, guess, taught)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
