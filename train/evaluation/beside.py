@@ -24,6 +24,8 @@ OTHER_FILM = "_other_film"
 NEAREST = "_nearest"
 # The decoder's clips backwards in time.
 REVERSED = "_reversed"
+# The latents that drawing starts from, drawn as they are.
+START = "_start"
 # A ridge that had the same data.
 ORACLE = "_oracle"
 # Clips that know colours alone: read by the ridge, or told.

@@ -20,18 +20,19 @@ from train.evaluation.beside import (
     ONE_STEP,
     ORACLE,
     REVERSED,
+    START,
     TOLD_COLOURS,
     WITHOUT_ADAPTERS,
     only,
     routes_of,
 )
 from train.evaluation.film_scores import FilmWindows
-from train.evaluation.reconstruct import conditions_alone
+from train.evaluation.reconstruct import clips_of, conditions_alone, draws_over_start, starts_of
 from train.evaluation.section import Decoded, EvaluatedRun, HeldOutWindows
 from train.interface.system import System
 
 # What the system does not decode itself.
-_REFERENCES = (NEAREST, REVERSED, ORACLE, CONSTANT, *FLOORS)
+_REFERENCES = (NEAREST, REVERSED, START, ORACLE, CONSTANT, *FLOORS)
 
 
 def decoders_of(
@@ -71,6 +72,8 @@ def _decoders(run: EvaluatedRun, windows: HeldOutWindows) -> dict[str, Callable[
         decoders[ONE_STEP] = lambda: Decoded(run.show(windows.inputs, windows.spans, steps=1).clips)
     decoders[NULL] = lambda: Decoded(run.show(windows.inputs, windows.spans, null=True).clips)
     decoders[REVERSED] = lambda: Decoded([clip[::-1] for clip in _cut(decode_own(), truth)])
+    if draws_over_start(run.system, windows.inputs):
+        decoders[START] = lambda: Decoded(clips_of(run.system, starts_of(run.system, windows.inputs)))
     decoders |= {suffix: partial(draw, truth.clips) for suffix, draw in COLOURS_ALONE.items()}
     decoders |= {
         suffix: partial(_decode, run, windows, inputs) for suffix, inputs in windows.controls.items()

@@ -164,6 +164,25 @@ def conditions_alone(system: System, inputs: Arrays) -> Iterator[Condition]:
         yield system.condition(batch | _carried(system, latents, [-1] * rows))
 
 
+def draws_over_start(system: System, inputs: Arrays) -> bool:
+    """Tell whether a system's drawing starts from latents mixed with noise. The first window tells of all.
+
+    The arguments are those of `brain_of`.
+    """
+    first = {name: value[:1] for name, value in inputs.items()}
+    (condition,) = conditions_alone(system, first)
+    return condition.start is not None and 0 < float(np.ravel(condition.start_level)[0]) < 1
+
+
+def starts_of(system: System, inputs: Arrays) -> NDArray[np.float32]:
+    """Return the latents that drawing starts from; see `train.interface.system.Condition.start`.
+
+    The arguments are those of `brain_of`.
+    """
+    starts = [np.asarray(condition.start, np.float32) for condition in conditions_alone(system, inputs)]
+    return np.concatenate(starts)
+
+
 def clips_of(
     system: System,
     latents: NDArray[Any],

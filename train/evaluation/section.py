@@ -45,6 +45,7 @@ SHIPPED = {
     "ceiling": "train.evaluation.sections.ceiling:Ceiling",
     "condition": "train.evaluation.sections.condition:ConditionVectors",
     "gains": "train.evaluation.sections.gains:Gains",
+    "start": "train.evaluation.sections.start:DrawnOverStart",
     "categories": "train.evaluation.sections.categories:CategoryNaming",
 }
 ALL_SECTIONS = ",".join(SHIPPED)

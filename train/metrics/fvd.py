@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ LEAST_FRAMES = 10
 # Clips that the detector takes at once, and fewer if they have more values together than this.
 _BATCH = 4
 _VALUES = 2**25
+
+_NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
 
 Matrix = NDArray[np.floating]
 Detector = Callable[[Sequence[Pixels]], NDArray[np.float64]]
@@ -121,6 +124,26 @@ def jackknife(a: Matrix, b: Matrix, blocks: NDArray[np.int64]) -> Interval:
         return Interval(None, len(numbers), reason="too few blocks, or one that holds nearly all clips")
     without = np.array([frechet(a[blocks != n], b[blocks != n]) for n in numbers])
     return of_pseudovalues(frechet(a, b), without)
+
+
+def figure(value: float, n: int, constant: float, interval: Interval = _NO_UNITS) -> dict[str, Any]:
+    """Make the figure of a distance.
+
+    Parameters
+    ----------
+    value : float
+    n : int
+        Number of clips.
+    constant : float
+        The distance of one picture that is always the same.
+    interval : Interval, optional
+        None of a floor, which is computed of one set of clips as a whole.
+    """
+    return (
+        {"value": value, "chance": None, "shuffled": None, "constant": constant}
+        | interval.entries()
+        | {"n": n}
+    )
 
 
 def detector(file: Path) -> Detector:

@@ -1,6 +1,7 @@
 """What conditions a generator, judged by itself, and what clips gain by each part of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from rtdecode.bundle import Manifest
 from rtdecode.phantom.film.film import Film
 from tests.train.tiny import tiny_bundle
 from train.config.run_context import Arrays
-from train.evaluation.beside import CONSTANT, DECODER
+from train.evaluation.beside import CONSTANT, DECODER, START
 from train.evaluation.film_scores import FilmWindows, Scores, describe
 from train.evaluation.held_out_sessions import HeldOutSessions
 from train.evaluation.kept_decodes import KeptDecodes
@@ -20,7 +21,7 @@ from train.evaluation.reconstruct import Reconstruction
 from train.evaluation.references import References
 from train.evaluation.result import Decode
 from train.evaluation.section import EvaluatedRun, HeldOutWindows, sections_of
-from train.evaluation.section_runner import evaluate
+from train.evaluation.section_runner import SectionScores, evaluate
 from train.evaluation.sections.condition import told_apart
 from train.interface.system import Condition, Port, Stage, System
 
@@ -76,7 +77,7 @@ class Dimmed(System):
         return condition.pooled
 
     def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
-        return np.stack([np.asarray(film_truth().clips[int(n)]) * self.gain for n in latents[:, 0]])
+        return np.stack([np.asarray(film_truth().clips[int(n)]) / 255 * self.gain for n in latents[:, 0]])
 
     def stages(self, manifest: Manifest) -> Sequence[Stage]:
         return []
@@ -92,6 +93,24 @@ class Dimmed(System):
         return self.bare
 
 
+class Started(Dimmed):
+    """A system that starts from latents, half a number beyond the clip's, whose picture is half as bright."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__(0.9)
+        self.level = level
+
+    def condition(self, inputs: Arrays) -> Condition:
+        numbers = inputs["eeg"][:, :, None, None, None]
+        return replace(super().condition(inputs), start=numbers + 0.5, start_level=self.level)
+
+    def frames(self, latents: NDArray[Any]) -> NDArray[Any]:
+        numbers = latents.reshape(len(latents))
+        gains = np.where(numbers % 1, 0.5, self.gain)
+        clips = [np.asarray(film_truth().clips[int(n)]) / 255 for n in numbers]
+        return np.stack([clip * gain for clip, gain in zip(clips, gains, strict=True)])
+
+
 class Decoder:
     """Shows what a system draws."""
 
@@ -99,7 +118,7 @@ class Decoder:
         self.system = system
 
     def __call__(self, inputs: Arrays, where: Any, **how: Any) -> Reconstruction:
-        clips = self.system.frames(inputs["eeg"]).astype(np.uint8)
+        clips = np.rint(255 * self.system.frames(inputs["eeg"])).astype(np.uint8)
         return Reconstruction(list(clips), np.zeros((len(clips), 1, 1, 1, 1), np.float32), None)
 
     def of(self, system: System, manifest: Manifest) -> Decode:
@@ -117,14 +136,19 @@ class Decoder:
         return self
 
 
-def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
-    """Score one session of windows whose signals are their numbers."""
+def evaluation_of(show: Decoder, sections: str) -> SectionScores:
+    """Evaluate one session of windows whose signals are their numbers."""
     inputs = {"eeg": np.arange(30.0)[:, None]}
     bundle = tiny_bundle("ridge")
     run = EvaluatedRun(show, bundle, show.system, References(clips=()))
     held_out = HeldOutWindows(0, inputs, film_truth().where, film_truth())
     sessions = HeldOutSessions("one session", [np.arange(30)], 30, lambda _: held_out)
-    evaluation = evaluate(run, sessions, sections_of(sections))
+    return evaluate(run, sessions, sections_of(sections))
+
+
+def evaluated(show: Decoder, sections: str = "gains") -> dict[str, Scores]:
+    """Return the scores of that session by suffix."""
+    evaluation = evaluation_of(show, sections)
     return {suffix: scores[0] for suffix, scores in evaluation.scores.items()}
 
 
@@ -158,3 +182,23 @@ def test_a_condition_is_scored_by_every_route_and_a_constant_tells_none() -> Non
     for route in ("", "_eeg"):
         assert value(scores[route], "condition_2way") == 1
     assert value(scores["_fmri"], "condition_2way") == value(scores[CONSTANT], "condition_2way") == 0
+
+
+def test_what_drawing_adds_to_the_latents_that_it_starts_from() -> None:
+    evaluation = evaluation_of(Decoder(Started(0.8)), "start")
+    scores = {suffix: of_sessions[0] for suffix, of_sessions in evaluation.scores.items()}
+    assert {*scores} == {DECODER, START}
+    # Half as bright instead of nine tenths is five times the error: 14 dB.
+    assert value(scores[DECODER], "start_gain") == pytest.approx(20 * np.log10(0.5 / 0.1), abs=0.3)
+    # The null brain of this decoder is as good as its clips.
+    assert value(scores[START], "condition_gain") == -value(scores[DECODER], "start_gain")
+    figures = evaluation.figures(fixed=False)
+    assert figures["frechet"]["value"] < figures["frechet_start"]["value"]
+    assert figures["condition_gain_start"]["value"] == value(scores[START], "condition_gain")
+
+
+@pytest.mark.parametrize("show", [Decoder(Dimmed(0.9)), Decoder(Started(0.0)), Decoder(Started(1.0))])
+def test_a_system_that_does_not_draw_over_latents_has_no_figures_of_its_start(show: Decoder) -> None:
+    evaluation = evaluation_of(show, "start")
+    assert evaluation.scores == {}
+    assert not any("frechet" in name for name in evaluation.figures(fixed=False))

@@ -5,13 +5,11 @@ each. `train.evaluation.published` computes the metrics.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode.disk.clip_file import Pixels
-from rtdecode.scores.intervals import Interval
 from train.evaluation.beside import CONSTANT, DECODER, NEAREST, NULL, OTHER_FILM
 from train.evaluation.film_scores import Scores
 from train.evaluation.image_similarity import likenesses
@@ -34,8 +32,6 @@ from train.metrics import fvd
 from train.metrics.classification import RULES, marginal, nway
 
 JUDGED = (DECODER, NULL, NEAREST, OTHER_FILM)
-# A floor is computed of one set of clips as a whole.
-_NO_UNITS = Interval(None, 0, reason="a distance of one set of clips")
 
 
 class PublishedMetrics(Section):
@@ -161,16 +157,16 @@ class Tally(Scorer):
         for suffix in JUDGED:
             if suffix in self._seen:
                 motion = _motion(self._seen[suffix])
-                figures[f"fvd{suffix}"] = _distance(
+                figures[f"fvd{suffix}"] = fvd.figure(
                     fvd.frechet(motion, film), len(motion), same, fvd.jackknife(motion, film, units)
                 )
         halves = fvd.between_halves(film, units)
         if halves is not None:
-            figures[f"fvd{HALVES}"] = _distance(halves, len(film) // 2, same)
+            figures[f"fvd{HALVES}"] = fvd.figure(halves, len(film) // 2, same)
         if len(self._training) > 1:
             frames = len(self._truths[0].features.clips[0])
             learned = self._networks.detector([clip[:frames] for clip in self._training])
-            figures[f"fvd{TRAINING}"] = _distance(fvd.frechet(learned, film), len(learned), same)
+            figures[f"fvd{TRAINING}"] = fvd.figure(fvd.frechet(learned, film), len(learned), same)
         return figures
 
 
@@ -178,8 +174,3 @@ def _motion(sessions: Sequence[NetworkFeatures]) -> NDArray[np.float64]:
     return np.concatenate([features.motion for features in sessions if features.motion is not None]).astype(
         np.float64
     )
-
-
-def _distance(value: float, n: int, constant: float, interval: Interval = _NO_UNITS) -> dict[str, Any]:
-    figure = {"value": value, "chance": None, "shuffled": None, "constant": constant}
-    return figure | interval.entries() | {"n": n}

@@ -194,7 +194,8 @@ class BrainConditioned(System):
         signals = self.signals_of(inputs)
         if self._start_level is not None:
             tokens, pooled, start = self._encoder.started_condition(signals)
-            return Condition(tokens=tokens, pooled=pooled.cpu(), start=start, start_level=self._start_level)
+            level = self._start_level
+            return Condition(tokens=tokens, pooled=pooled.cpu(), start=start.cpu(), start_level=level)
         tokens, pooled = self._encoder.condition(signals)
         return Condition(tokens=tokens, pooled=pooled.cpu())
 
@@ -223,11 +224,11 @@ class BrainConditioned(System):
 
     def sample(self, condition: Condition, noise: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
         """Take all steps from noise, or from a start mixed with it. The sampler applies guidance itself."""
-        latents = torch.from_numpy(np.ascontiguousarray(noise)).to(self._device)
+        latents = torch.from_numpy(np.ascontiguousarray(noise))
         if condition.start is not None:
             # As `rtdecode.bundle.runner` mixes them.
             latents = (1 - condition.start_level) * condition.start + condition.start_level * latents
-        return self._draw(latents, condition.tokens, steps).cpu().numpy()
+        return self._draw(latents.to(self._device), condition.tokens, steps).cpu().numpy()
 
     def _draw(self, start: Tensor, tokens: Tensor, steps: int) -> Tensor:
         if isinstance(self._step, FlowMap):
