@@ -7,7 +7,9 @@ Each variant is trained once with a third of the recipe's steps, from one pretra
 whole system of four participants with as many. All decode the same fresh sessions of the first participant
 (`train.compare`), and a variant's figure is how far it lies from its reference, window by window:
 
-- one, two and eight participants against four, and one against four with ten minutes of each,
+- one, two and eight participants against four,
+- one against four with ten minutes of each, and against four of whom the three others have forty,
+- four participants who watch the same films, against two groups with films of their own, and four,
 - readings aligned with captions and with nothing,
 - clips that start at lower levels, and from noise alone,
 - a ridge of the first participant's volumes, which learns from the same films.
@@ -35,6 +37,8 @@ ABLATION = Ablation(
         _OF_ONE: ("data.subject=1",),
         "of-two": ("data.subject=1-2",),
         "of-eight": ("data.subject=1-8",),
+        "of-two-sets": ("data.film_sets=2",),
+        "of-four-sets": ("data.film_sets=4",),
     },
     variants={
         "four": Variant(),
@@ -43,6 +47,10 @@ ABLATION = Ablation(
         "eight": Variant(stages="of-eight"),
         "four-10-minutes": Variant((_TEN_MINUTES,)),
         "one-10-minutes": Variant((_TEN_MINUTES,), _OF_ONE),
+        "others-40-minutes": Variant((_TEN_MINUTES, "system.others_minutes=40")),
+        # Of as many minutes of everybody, in as many steps.
+        "two-sets": Variant(stages="of-two-sets"),
+        "films-of-their-own": Variant(stages="of-four-sets"),
         "alignment-text": Variant((f"{_ALIGNMENT}=text",)),
         "alignment-none": Variant((f"{_ALIGNMENT}=none",)),
         "start-0.454": Variant((f"{_START}=0.454",)),
@@ -56,6 +64,8 @@ ABLATION = Ablation(
             "one",
             "two",
             "eight",
+            "two-sets",
+            "films-of-their-own",
             "alignment-text",
             "alignment-none",
             "start-0.454",
@@ -63,7 +73,7 @@ ABLATION = Ablation(
             "from-noise",
             "ridge",
         ),
-        "four-10-minutes": ("one-10-minutes",),
+        "four-10-minutes": ("one-10-minutes", "others-40-minutes"),
     },
     # A third of the recipe's.
     steps={"align": 67, "regress": 200},

@@ -53,6 +53,8 @@ from train.data.taught import Taught
 KINDS = ("sessions", "free", "held", "presence", "controls")
 # Length of a session in which something is suffered, at most, s: few numbers of its windows are needed.
 _DISTURBED_S = 200.0
+# How much higher the seeds of each further group of participants are, where groups watch films of their own.
+_OF_NEXT_SET = 100
 # Films whose cuts are where a session wants them.
 _OF_SHAPES = (SHAPES, KNOWN_SHAPES)
 # The grid of the simulated participant's films.
@@ -189,6 +191,8 @@ class SimulatedSessions:
         Numbers of the participants, where there are several; `who` is the first of them.
     shows : str
         The films that are watched where ``films=`` names none, in the same words; "" leaves it to `who`.
+    seed_offset : int
+        Added to all seeds, beside the seed of the run.
     """
 
     who: Participant
@@ -202,11 +206,13 @@ class SimulatedSessions:
     modalities: tuple[str, ...] = MODALITIES
     subjects: tuple[int, ...] = ()
     shows: str = ""
+    seed_offset: int = 0
 
     def participants(self) -> dict[str, Self]:
         """Return the sessions of each participant by name, the default one first.
 
-        All watch the same films, under noise of their own (`train.data.phantom.Participant.own_noise`).
+        All watch the same films, under noise of their own (`train.data.phantom.Participant.own_noise`), or
+        those of their set of films (`film_sets` of `FilmSessions`).
 
         Returns
         -------
@@ -218,7 +224,14 @@ class SimulatedSessions:
         first, *further = self.subjects
         people = [replace(self.who, subject=first)]
         people += [replace(self.who, subject=number, own_noise=True) for number in further]
-        return {who.name: replace(self, who=who, subjects=()) for who in people}
+        return {
+            who.name: replace(self, who=who, subjects=(), **self._films_of_participant(number))
+            for number, who in enumerate(people)
+        }
+
+    def _films_of_participant(self, number: int) -> dict[str, Any]:
+        """Return the values by which the films of one participant differ from those of the first."""
+        return {}
 
     def check(self, work: RunContext) -> None:
         """Refuse what cannot be trained on before anything is simulated.
@@ -230,7 +243,8 @@ class SimulatedSessions:
             scanned at the grid's TR, or a session holds no window.
         """
         work.refuse_data()
-        self.seeds(work)
+        for sessions in self.participants().values():
+            sessions.seeds(work)
         check_scanned_tr(self.who.tr_s, "data.grid.tr")
         self.check_length(self.seconds)
 
@@ -265,7 +279,9 @@ class SimulatedSessions:
         UsageError
             If a seed is used twice or is one for judging.
         """
-        by_kind = {kind: self._kind(kind, work.seed) for kind in KINDS if hasattr(self, kind)}
+        by_kind = {
+            kind: self._kind(kind, work.seed + self.seed_offset) for kind in KINDS if hasattr(self, kind)
+        }
         all_seeds = [seed for seeds in by_kind.values() for seed in seeds]
         if not {*all_seeds} <= {*TRAINING_SEEDS} or len({*all_seeds}) < len(all_seeds):
             raise UsageError(
@@ -382,6 +398,9 @@ class FilmSessions(SimulatedSessions):
         The presets of those of `held`, `presence` and `controls`.
     chain : str
         ``causal``, as in a session, or ``offline`` (`train.data.offline`), for comparison alone.
+    film_sets : int
+        Into how many groups the participants are divided, in their order. Each group watches films of its
+        own: those of seeds 100 higher than the group's before it. All watch the same films in one group.
     """
 
     films: tuple[tuple[TrainingFilm, float], ...] = ()
@@ -389,8 +408,18 @@ class FilmSessions(SimulatedSessions):
     controls: str = ""
     presets: tuple[str, ...] = ()
     chain: str = CAUSAL
+    film_sets: int = 1
 
     def __post_init__(self) -> None:
+        people = max(len(self.subjects), 1)
+        if not 1 <= self.film_sets <= people:
+            raise UsageError(
+                "data-film-sets-invalid",
+                "data.film_sets={film_sets} divides {people} participants into groups that watch films of "
+                "their own: give 1, for the same films, to {people}.",
+                film_sets=self.film_sets,
+                people=people,
+            )
         if self.chain not in (CAUSAL, OFFLINE):
             raise UsageError(
                 "data-chain-unknown",
@@ -399,6 +428,10 @@ class FilmSessions(SimulatedSessions):
                 offline=OFFLINE,
                 chain=self.chain,
             )
+
+    def _films_of_participant(self, number: int) -> dict[str, Any]:
+        group = number * self.film_sets // max(len(self.subjects), 1)
+        return {"seed_offset": self.seed_offset + group * _OF_NEXT_SET, "film_sets": 1}
 
     def manifest(self, projection: Projection | None = None) -> Manifest:
         """Draft the manifest as for other sessions; it also says by which chain they are prepared."""
@@ -584,6 +617,7 @@ def film_sessions(
     subject: Later[str | int | list[int] | None] = None,
     clip: Later[str] = "",
     modalities: Later[Sequence[str]] = MODALITIES,
+    film_sets: Later[int] = 1,
 ) -> FilmSessions:
     """Make sessions in which several films are watched, with the arguments of `FilmSessions`.
 
@@ -608,4 +642,5 @@ def film_sessions(
         presence=presence,
         modalities=read_modalities(modalities),
         subjects=_several(subjects),
+        film_sets=film_sets,
     )

@@ -75,6 +75,31 @@ def test_participants_watch_the_same_films_and_have_stages_of_their_own(kind: st
         assert (other.title, other.seed, other.who.film) == (showing.title, showing.seed, showing.who.film)
 
 
+def test_groups_of_participants_watch_films_of_their_own() -> None:
+    alone = sessions_of("data.subject=2").with_films(GENERATED_FILMS)
+    people = ("data.subject=2-5", "data.film_sets=2")
+    first, second, third, fourth = sessions_of(*people).with_films(GENERATED_FILMS).participants().values()
+    assert first == alone
+    assert [showing.seed for showing in second.showings(work())] == [0, 1, 0, 1]
+    for sessions in (third, fourth):
+        assert [showing.seed for showing in sessions.showings(work(seed=3))] == [103, 104, 103, 104]
+        assert sessions.seeds(work())["held"] == [160, 161]
+    assert {showing.title for showing in third.showings(work())}.isdisjoint(
+        showing.title for showing in first.showings(work())
+    )
+    # Films for judging are shown to nobody.
+    with refused(UsageError, "training-seeds-invalid"):
+        sessions_of(*people).check(work(seed=850))
+    # An argument that came later: runs without it keep their digests.
+    assert read("compact", ["data.film_sets=1"]).digest == read("compact", []).digest
+
+
+@pytest.mark.parametrize("sets", [0, 3])
+def test_there_is_somebody_in_every_group_who_watches_films_of_its_own(sets: int) -> None:
+    with refused(UsageError, "data-film-sets-invalid", film_sets=sets, people=2):
+        sessions_of("data.subject=2,5", f"data.film_sets={sets}")
+
+
 def test_participants_have_noise_of_their_own_over_one_film() -> None:
     everybody = sessions_of("data.subject=2,5").with_films(GENERATED_FILMS).participants().values()
     first, second = (sessions.showings(work())[0].session() for sessions in everybody)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from rtdecode.errors import UsageError
 from train.closed_form.frame_vectors import packed
 from train.closed_form.shared_space import VERTEX, SharedSpace
+from train.config.builders import Later
 from train.config.run_context import Arrays, RunContext
 from train.data.sets.set_node import DataSetWindows
 from train.data.several_sets import check_near_duplicates
@@ -99,10 +100,14 @@ class BrainNetflixPlan(SmallPlan):
     alignment : str
         What readings are aligned with, and what the shared space holds beside latents: ``clip``, the
         embedding of a clip, ``text``, that of its caption, or ``none``.
+    others_minutes : float
+        Windows of so many minutes of every participant but the first teach; 0 for as many as of the first
+        (`brain_minutes`).
     """
 
     encoder: SharedSizes
     alignment: str = CLIP
+    others_minutes: Later[float] = 0.0
 
     name: ClassVar[str] = "brainnetflix-tiny"
     contrasts: ClassVar[Contrasts] = CONTRASTS
@@ -128,7 +133,10 @@ class BrainNetflixPlan(SmallPlan):
         """Train film net and video model, find the layers, and regress from their held-out readings."""
         brains, _ = self.divide_phases(phases, from_base=False)
         materials = self._materials(work, data)
-        teaching = {name: self._teaching(material) for name, material in materials.items()}
+        teaching = {
+            name: self._teaching(material, is_first=number == 0)
+            for number, (name, material) in enumerate(materials.items())
+        }
         check_batches(brains, {name: len(rows) for name, rows in teaching.items()})
         names = list(materials)
         default = materials[names[0]]
@@ -241,10 +249,12 @@ class BrainNetflixPlan(SmallPlan):
             codec = materials[name].codec
         return materials
 
-    def _teaching(self, material: Material) -> NDArray[np.int64]:
+    def _teaching(self, material: Material, *, is_first: bool) -> NDArray[np.int64]:
         """Choose the windows of a participant that teach layer and perceptron, (row,)."""
         count = len(material.latents)
-        rows = teaching_rows(count, self.brain_minutes, float(material.manifest.grid.hop))
+        has_own = self.others_minutes > 0 and not is_first
+        option = "others_minutes" if has_own else "brain_minutes"
+        rows = teaching_rows(count, getattr(self, option), float(material.manifest.grid.hop), option)
         return np.arange(count) if rows is None else rows
 
     def _windows(self, material: Material, models: FilmModels, teaching: NDArray[np.int64]) -> Windows:

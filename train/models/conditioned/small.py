@@ -605,16 +605,19 @@ def losses_of(phases: Mapping[str, Phase]) -> dict[str, list[str]]:
     return {name: list(phase.losses) for name, phase in phases.items()}
 
 
-def teaching_rows(count: int, minutes: float, hop_s: float) -> NDArray[np.int64] | None:
-    """Choose windows of so many minutes, spread evenly; None for all."""
+def teaching_rows(
+    count: int, minutes: float, hop_s: float, option: str = "brain_minutes"
+) -> NDArray[np.int64] | None:
+    """Choose windows of so many minutes, spread evenly; None for all. `option` is what asked for them."""
     if not minutes:
         return None
     teaching = round(60 * minutes / hop_s)
     if not 1 <= teaching <= count:
         raise UsageError(
             "brain-minutes-out-of-range",
-            "system.brain_minutes={minutes:g} asks for {teaching} windows to teach the encoder, and the "
+            "system.{option}={minutes:g} asks for {teaching} windows to teach the encoder, and the "
             "sessions have {available}. Give minutes that they have, or 0 for all.",
+            option=option,
             minutes=minutes,
             teaching=teaching,
             available=count,

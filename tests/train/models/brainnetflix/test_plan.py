@@ -184,6 +184,23 @@ def fit_a_third(bundle: Bundle, folder: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize(
+    ("minutes", "code", "says"),
+    [
+        # Three windows of 2 s, and batches of four.
+        ("0.1", "batch-larger-than-participant", {"participant": "sub-02", "count": 3}),
+        ("40", "brain-minutes-out-of-range", {"option": "others_minutes"}),
+    ],
+)
+def test_all_but_the_first_may_teach_other_minutes_of_other_films(
+    minutes: str, code: str, says: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = [f"system.others_minutes={minutes}", "data.film_sets=2", "data.seconds=16"]
+    with refused(UsageError, code, **says):
+        run(RECIPE, [*changes, "judge=none", f"out={tmp_path / 'run'}"])
+
+
+@pytest.mark.full
 def test_a_participant_of_a_run_has_the_shared_weights_and_an_own_layer(trained: Path) -> None:
     system = restored(trained, build(read_run(trained)["arguments"]["system"]))
     assert isinstance(system, SharedSystem)
