@@ -26,6 +26,7 @@ from tests.streaming.serve.messages import SESSION, SHAPES, a_window
 from tests.streaming.serve.running import TOKEN, Running, remote, running, until
 from tests.streaming.serve.test_command import serving
 from tests.streaming.windows import window
+from tests.test_deploy import run_check
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +54,29 @@ def certificate(folder: Path, name: str, days: int = 2, host: str = "IP:127.0.0.
 
 
 @contextmanager
-def encrypted(bundle: Bundle, cert: Path, key: Path) -> Iterator[Callable[[ssl.SSLContext], RemoteDecoder]]:
-    """Serve with a certificate, by the command; yield what asks for a session."""
+def encrypted(
+    bundle: Bundle, cert: Path, key: Path
+) -> Iterator[tuple[str, Callable[[ssl.SSLContext], RemoteDecoder]]]:
+    """Serve with a certificate, by the command; yield the address, and what asks for a session."""
     secret = token.make(key.parent / "secret")
     flags = ("--tls-cert", cert, "--tls-key", key, "--token-file", secret)
     with serving(key.parent, bundle, *map(str, flags)) as (_, printed):
         assert printed["url"].startswith("wss://")
         addresses = address.parse(printed["url"])
-        yield lambda tls: RemoteDecoder(bundle, addresses, token.read(secret), tls=tls, patient_hops=1000)
+        yield (
+            printed["url"],
+            lambda tls: RemoteDecoder(bundle, addresses, token.read(secret), tls=tls, patient_hops=1000),
+        )
 
 
 def test_an_encrypted_session_verifies_the_decoders_certificate(bundle: Bundle, tmp_path: Path) -> None:
     cert, key = certificate(tmp_path, "site")
     other, _ = certificate(tmp_path, "other")
-    with encrypted(bundle, cert, key) as ask:
+    with encrypted(bundle, cert, key) as (url, ask):
         with closing(ask(tls_context(cert))) as decoder:
             assert decoder.decode(window()).clip.frames.any()
+        # The check of the container, which knows no token.
+        assert run_check("gpu", port=url.rpartition(":")[2]).returncode == 0
         for authority in (other, None):
             with refused(RtDecodeError, "decoder-unreachable") as caught:
                 ask(tls_context(authority))
@@ -82,7 +90,7 @@ def test_an_expired_certificate_and_one_of_another_host_are_refused(
     bundle: Bundle, tmp_path: Path, how: dict, words: str
 ) -> None:
     cert, key = certificate(tmp_path, "site", **how)
-    with encrypted(bundle, cert, key) as ask, refused(RtDecodeError, "decoder-unreachable") as caught:
+    with encrypted(bundle, cert, key) as (_, ask), refused(RtDecodeError, "decoder-unreachable") as caught:
         ask(tls_context(cert))
     assert words in str(caught.value)
 
