@@ -20,6 +20,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size_export, "LATENT", TINY_LATENT)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("_tiny")
 def test_a_cogvideox_is_exported_and_looked_at(tmp_path: Path) -> None:
     figures = measure("cogvideox", "fp32", None, 23, tmp_path)
@@ -41,6 +42,7 @@ def test_what_a_load_lacks_is_told(tmp_path: Path) -> None:
     assert "NOT_IMPLEMENTED" in figures["load"]
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("_tiny")
 def test_values_are_those_of_torch(tmp_path: Path) -> None:
     figures = parity("cogvideox", 22, tmp_path)

@@ -16,7 +16,7 @@ NO_KILLS = tuple(part for part in PARTS if part != "kills")
 
 
 def test_seconds_of_mutated_inputs_find_nothing(tmp_path: Path) -> None:
-    results = attack(0.1, 0, tmp_path, parts=NO_KILLS)
+    results = attack(0.04, 0, tmp_path, parts=NO_KILLS)
     assert not results["failed"], "\n".join(results["failed"])
     assert missed(results) == []
     counts = ("mutated_volumes", "damaged_recordings", "replayed", "stream_descriptions", "announced")

@@ -54,7 +54,10 @@ def test_a_participant_who_watches_is_read_in_both_modalities() -> None:
     assert all(clip.confidence is not None for clip in sure)
 
 
-@pytest.mark.parametrize("noise_uv", [2.0, 20.0, 100.0, 400.0])
+@pytest.mark.parametrize(
+    "noise_uv",
+    [2.0, 400.0, pytest.param(20.0, marks=pytest.mark.full), pytest.param(100.0, marks=pytest.mark.full)],
+)
 def test_white_noise_in_the_cap_is_no_brain(noise_uv: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NoisyCap, "noise_uv", noise_uv)
     for modalities in (["eeg"], ["eeg", "fmri"]):

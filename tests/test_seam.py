@@ -281,6 +281,7 @@ def test_a_state_that_outlives_its_window_is_refused(
         exporting.run(trained, tmp_path / "bundle")
 
 
+@pytest.mark.full
 def test_in_a_lower_precision_the_states_of_every_participant_are_in_half_precision(
     trained: Path,
     bundle: Bundle,
@@ -437,6 +438,7 @@ def retrieving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(RETRIEVAL, ["judge=none", f"out={tmp_path_factory.mktemp('retrieval') / 'run'}"])
 
 
+@pytest.mark.full
 def test_a_memory_is_read_in_encode_by_the_rows_of_front(retrieving: Path, tmp_path: Path) -> None:
     bundle = exporting.run(retrieving, tmp_path / "bundle")
     stages = bundle.manifest.built

@@ -146,6 +146,7 @@ def quickly(setup: Setup, base: Bundle, fitted: EncoderFit, monkeypatch: pytest.
     monkeypatch.setattr(command.lags, "sweep", lambda *arguments: None)
 
 
+@pytest.mark.full
 def test_a_bundle_names_no_recording_and_not_whom_it_was_fitted_to_before(
     setup, fitted, tmp_path, monkeypatch
 ):

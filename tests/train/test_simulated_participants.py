@@ -60,6 +60,7 @@ def ridge_of(run: Path, name: str | None) -> PatchRidge:
     return ridge if name is None else ridge.of_subject(name)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("name", "other"), [(None, "sub-02"), ("sub-02", None)])
 def test_each_is_judged_by_its_own_maps_and_on_its_own_sessions(
     run: Path, name: str | None, other: str | None
@@ -83,6 +84,7 @@ def test_each_is_judged_by_its_own_maps_and_on_its_own_sessions(
     assert two_way(other) < 0.65
 
 
+@pytest.mark.full
 def test_a_finished_run_is_judged_on_the_sessions_of_whom_is_asked_for(run: Path) -> None:
     figures = evaluate(run, Request(subject="sub-02", seeds="1000", seconds=SECONDS))
     reported = read_run(run)["figures"]

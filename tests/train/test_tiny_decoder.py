@@ -78,6 +78,7 @@ def test_it_learns_to_draw_what_wan_draws(distilled: Path) -> None:
     _check_learned(distilled)
 
 
+@pytest.mark.full
 def test_it_learns_to_draw_what_cogvideox_draws(
     cogvideox: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -187,6 +187,7 @@ def test_choices_do_not_rest_on_windows_of_the_same_film(folder: Path) -> None:
     assert alone.tolist() == [0, 1, 3] * 2
 
 
+@pytest.mark.full
 def test_ridge_learns_films_and_its_run_says_which(folder: Path, tmp_path: Path) -> None:
     # A film's content is told, and where it lay is not.
     out = run("ridge", [*SMALL, f"films=natural,{folder / 'one.mp4'}", f"out={tmp_path / 'run'}"])

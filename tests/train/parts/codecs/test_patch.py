@@ -91,6 +91,7 @@ def test_a_latent_frame_shows_in_its_own_frames_and_the_next_four() -> None:
     assert np.flatnonzero(changed).tolist() == list(range(13, 21))
 
 
+@pytest.mark.full
 def test_neighbours_help_on_a_film_that_was_not_seen() -> None:
     codec, lapped = fitted()
     truth = np.concatenate([clips(1900), clips(1900, "free")])
