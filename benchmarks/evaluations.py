@@ -88,9 +88,9 @@ def chosen(figures: Figures, request: Request) -> dict[str, Figures]:
     for metric in METRICS:
         for column, before in columns(request):
             named = {column: f"{before}{metric}", f"{column}, its oracle": f"{before}{metric}{ORACLE}"}
-            found = {key: figures[name] for key, name in named.items() if name in figures}
-            tree.setdefault(metric, {}).update(found)
-    return {metric: found for metric, found in tree.items() if found}
+            entries = {key: figures[name] for key, name in named.items() if name in figures}
+            tree.setdefault(metric, {}).update(entries)
+    return {metric: entries for metric, entries in tree.items() if entries}
 
 
 def main(arguments: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
