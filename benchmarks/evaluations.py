@@ -87,8 +87,8 @@ def chosen(figures: Figures, request: Request) -> dict[str, Figures]:
     tree: dict[str, Figures] = {}
     for metric in METRICS:
         for column, before in columns(request):
-            named = {column: f"{before}{metric}", f"{column}, its oracle": f"{before}{metric}{ORACLE}"}
-            entries = {key: figures[name] for key, name in named.items() if name in figures}
+            names = {column: f"{before}{metric}", f"{column}, its oracle": f"{before}{metric}{ORACLE}"}
+            entries = {key: figures[name] for key, name in names.items() if name in figures}
             tree.setdefault(metric, {}).update(entries)
     return {metric: entries for metric, entries in tree.items() if entries}
 

@@ -33,6 +33,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -99,21 +100,14 @@ def main() -> int:
     arguments = parser.parse_args()
     figures: dict[str, Any] = {}
     missed: list[str] = []
-    if arguments.schedule:
-        figures["schedule"] = schedule()
-        missed += misses(figures["schedule"])
-    if arguments.parity:
-        figures["parity"] = parity(arguments.bundle)
-        equal, windows = (figures["parity"][name] for name in ("equal", "windows"))
-        if equal < windows:
-            missed.append(f"{equal} of {windows} latents are equal, and all were asked for")
-    for name, figure, sentences in _of_real_servers(arguments):
+    for name, figure, sentences in _measured(arguments):
         figures[name] = figure
         missed += sentences
+        if arguments.write:
+            # What takes an hour is not lost with what comes after it.
+            write(_OUT, (read(_OUT) if _OUT.is_file() else {}) | {name: figure})
     if not figures:
         parser.error("say what to measure: --schedule, --parity, --latency, ...")
-    if arguments.write:
-        write(_OUT, (read(_OUT) if _OUT.is_file() else {}) | figures)
     if arguments.json:
         Console().print_json(strict_json.dumps(figures | {"missed": missed}))
     else:
@@ -124,9 +118,31 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def _measured(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, list[str]]]:
+    """Measure what was asked for; yield its name, its figures, and which of them miss their bar.
+
+    Beside the figures of real decoders stands the machine's load average before they were begun.
+    """
+    if arguments.schedule:
+        rows = schedule()
+        yield "schedule", rows, misses(rows)
+    real = _of_real_servers(arguments)
+    while True:
+        load, _, _ = psutil.getloadavg()
+        measured = next(real, None)
+        if measured is None:
+            return
+        name, figure, sentences = measured
+        yield name, figure | {"machine_load": round(load, 2)}, sentences
+
+
 def _of_real_servers(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
-    """Measure what was asked for of real decoders; yield its name, its figures, and which miss their bar."""
+    """Measure what was asked for of real decoders, one figure after the other."""
     name = arguments.bundle
+    if arguments.parity:
+        figure = parity(name)
+        equal, windows = figure["equal"], figure["windows"]
+        yield "parity", figure, _missed(equal == windows, "equal latents", equal, f"{windows}")
     if arguments.latency:
         figure = serve_sessions.latency(name, arguments.windows)
         figure["probe_ms"] = bench._percentiles(bench._probe(Pace(_PROBED)))
