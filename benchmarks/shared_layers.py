@@ -123,8 +123,8 @@ class Network:
 
     def with_layer(self, fitted: Bundle) -> System:
         """Return the system with the layer of a newcomer's bundle."""
-        encode = fitted.manifest.built["encode"].file
-        layer = layer_of(onnx.load_model_from_string(fitted.read(encode)))
+        front = fitted.manifest.built["front"].file
+        layer = layer_of(onnx.load_model_from_string(fitted.read(front)))
         return self.plan.restore(self.decoder.system.weights() | layer)
 
     def without_trunk(self, system: System) -> System:

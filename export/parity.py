@@ -22,6 +22,7 @@ from export import decoded, structural
 from export.files import on_disk, write
 from rtdecode.bundle import Manifest
 from rtdecode.bundle.golden import CLIP_DB, psnr_db
+from rtdecode.bundle.manifest import OWN_STAGES
 from rtdecode.errors import BundleError
 from rtdecode.types import Array
 from train.config.run_context import Arrays
@@ -96,12 +97,12 @@ def _nothing_carried(system: System, count: int) -> Arrays:
 
 
 def condition(stages: list[Stage], windows: Mapping[str, Array]) -> Arrays:
-    """Compute what ``encode`` tells the denoiser in the golden windows, with the module that was traced.
+    """Compute what ``encode`` tells the denoiser in the golden windows, with the modules that were traced.
 
     Parameters
     ----------
     stages : list of Stage
-        The stages of the bundle, of which ``encode`` is looked for.
+        The stages of the bundle, of which ``front`` and ``encode`` are looked for.
     windows : mapping
         The golden windows, as `expected` returns them.
 
@@ -109,24 +110,35 @@ def condition(stages: list[Stage], windows: Mapping[str, Array]) -> Arrays:
     -------
     dict
         Port -> (window, ...), without the probabilities. Empty where no ``encode`` is traced, or where it
-        reads anything that the golden windows do not hold.
+        reads anything that neither the golden windows nor ``front`` have, such as rows of a memory.
     """
-    encode = next((stage for stage in stages if stage.name == "encode"), None)
-    if not isinstance(encode, Traced) or not set(encode.inputs) <= set(windows):
-        return {}
+    available: Mapping[str, Array] = windows
+    for name in OWN_STAGES:
+        stage = next((stage for stage in stages if stage.name == name), None)
+        if not isinstance(stage, Traced) or not set(stage.inputs) <= set(available):
+            continue
+        outputs = _of_module(stage, available)
+        if name == "encode":
+            return {port: values for port, values in outputs.items() if port not in _PROBABILITIES}
+        available = {**available, **outputs}
+    return {}
+
+
+def _of_module(stage: Traced, windows: Mapping[str, Array]) -> Arrays:
+    """Run the module of a stage in the golden windows, one after the other: port -> (window, ...)."""
     import torch
 
     rows: list[list[NDArray[Any]]] = []
     for n in range(len(windows["latent"])):
         inputs = [
             torch.from_numpy(np.asarray(windows[name][n : n + 1])).to(example.dtype)
-            for name, example in encode.inputs.items()
+            for name, example in stage.inputs.items()
         ]
         with torch.no_grad():
-            outputs = encode.module(*inputs)
+            outputs = stage.module(*inputs)
         rows.append([value.numpy() for value in (outputs if isinstance(outputs, tuple) else (outputs,))])
-    ports = dict(zip(encode.outputs, zip(*rows, strict=True), strict=True))
-    return {name: np.concatenate(values) for name, values in ports.items() if name not in _PROBABILITIES}
+    ports = dict(zip(stage.outputs, zip(*rows, strict=True), strict=True))
+    return {name: np.concatenate(values) for name, values in ports.items()}
 
 
 def allowed(name: str, precision: str = "fp32") -> float:

@@ -28,7 +28,7 @@ from export.precision import CLOCK, ROUNDED, converted, emulated, opset_of
 from rtdecode import bundle, installing
 from rtdecode.bundle import Bundle, Manifest, Memory, Output, Subject, gpu, wiring
 from rtdecode.bundle.golden import STEPS
-from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, OWN_STAGES, PRECISIONS
+from rtdecode.bundle.manifest import DECOMPOSED, FLOAT8, FUSED, PRECISIONS
 from rtdecode.bundle.providers import CPU
 from rtdecode.bundle.wiring import PortBindings
 from rtdecode.disk.folders import existing
@@ -277,7 +277,8 @@ def _made(
     """Make the graphs of one participant and check them against the run's own decoder.
 
     `subject` is None for the run's default participant, and `shared` for the bundle's. Any other one takes
-    its graphs from `shared`, except for the stages through which its own signals enter (`OWN_STAGES`).
+    its graphs from `shared`, except for the stages through which its own signals enter
+    (`train.interface.system.System.own_stages`).
     """
     manifest, place = subject_of(run_dir, subject)
     if request.steps is not None:
@@ -305,7 +306,7 @@ def _made(
         golden[STEPS] = np.full(len(golden["latent"]), steps)
     conditions = condition(stages, golden)
     ahead.after(outlook.GOLDEN)
-    own_stages = [stage for stage in stages if shared is None or stage.name in OWN_STAGES]
+    own_stages = [stage for stage in stages if shared is None or stage.name in system.own_stages]
     traced = any(isinstance(stage, Traced) for stage in stages)
     memory_of = {name: _memory(name, table) for name, table in memories.items()}
     manifest = replace(manifest, memories=memory_of, flavour=request.flavour if traced else None)
@@ -317,7 +318,7 @@ def _made(
         place=request.place,
         precision=request.precision,
     )
-    shared_graphs = {} if shared is None else _of_others(shared.graphs)
+    shared_graphs = {} if shared is None else _of_others(shared.graphs, system)
     # The ports of a graph have the same names in every precision, and so they are joined alike.
     single = _joined(manifest, shared_graphs | graphs, system, stages)
     clocks = _clocks(single)
@@ -338,7 +339,8 @@ def _made(
         if shared is None:
             return by_name
         return {
-            name: own_graphs | _of_others(shared.stand_ins()[name]) for name, own_graphs in by_name.items()
+            name: own_graphs | _of_others(shared.stand_ins()[name], system)
+            for name, own_graphs in by_name.items()
         }
 
     def instead() -> dict[str, StandIn]:
@@ -409,9 +411,9 @@ def _joined(
     )
 
 
-def _of_others(graphs: dict[str, ModelProto]) -> dict[str, ModelProto]:
+def _of_others(graphs: dict[str, ModelProto], system: System) -> dict[str, ModelProto]:
     """Return the graphs that all participants share."""
-    return {name: graph for name, graph in graphs.items() if name not in OWN_STAGES}
+    return {name: graph for name, graph in graphs.items() if name not in system.own_stages}
 
 
 def _clocks(manifest: Manifest) -> dict[str, list[str]]:

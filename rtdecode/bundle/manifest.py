@@ -21,7 +21,7 @@ from rtdecode.timing import TimingGrid
 
 SCHEMA = 2
 STAGES = ("front", "encode", "denoise", "remember", "decode_first", "decode_next")
-# The stages that each subject has of its own; all others are shared.
+# The stages that a subject may have of its own; all others are shared.
 OWN_STAGES = ("front", "encode")
 SCOPES = ("chunk", "window", "session")
 # How the signals that a bundle was trained on had been prepared: as in a session, from the past alone, or
@@ -295,7 +295,7 @@ class Subject:
     eeg, fmri : EegInput, FmriInput or None
         The signals that are read from this participant.
     stages : dict
-        Its ``encode``, and its ``front`` if there is one.
+        Its ``encode``, and its ``front`` if there is one; or its ``front`` alone, where ``encode`` is shared.
     number : int or None
         The value of ports with the source ``subject``.
     confidence : dict or None
@@ -312,10 +312,10 @@ class Subject:
     brain: Brain | None = None
 
     def __post_init__(self) -> None:
-        if not {"encode"} <= set(self.stages) <= set(OWN_STAGES):
+        if not self.stages or not set(self.stages) <= set(OWN_STAGES):
             raise ManifestError(
                 "subject-stages-invalid",
-                "stages are encode, and front where there is one, found {stages}",
+                "stages are encode, front or both, found {stages}",
                 stages=sorted(self.stages),
             )
 
@@ -546,13 +546,15 @@ def of_subject(manifest: Manifest, name: str) -> Manifest:
         If it does not fit the rest of the manifest.
     """
     subject = manifest.subjects[name]
-    # A subject without a front must not run the default subject's.
+    # A subject with an encode of its own and no front must not run the default subject's front.
+    without: dict[str, Stage | None] = {"front": None} if "encode" in subject.stages else {}
     # Engines of the stages that the subject has of its own were built from the default subject's graphs.
+    other = {*without, *subject.stages}
     changes = {
-        "engines": [engine for engine in manifest.engines if engine.stage not in OWN_STAGES],
+        "engines": [engine for engine in manifest.engines if engine.stage not in other],
         "eeg": subject.eeg,
         "fmri": subject.fmri,
-        "stages": {**manifest.stages, "front": None, **subject.stages},
+        "stages": {**manifest.stages, **without, **subject.stages},
         "subject": subject.number,
         "confidence": subject.confidence,
         "brain": subject.brain,

@@ -37,6 +37,11 @@ START = "start"
 MAP = "encoder.stems.0.map"
 OFFSET = "encoder.stems.0.offset"
 _HALF = ".half"
+# The stage that a participant has of its own, and what it gives to the stage that all share: what the layer
+# reads of a window, and 1 where the window has any volume, or 0.
+FRONT = "front"
+READING = "reading"
+PRESENT = "present"
 # Arrays of the bundle's statistics besides those of the space: how clips are encoded.
 CODEC = ("codec_mean", "codec_basis", "scale")
 # Folds in which voxels are chosen, of the blocks that are not held out.
@@ -65,10 +70,10 @@ class SharedSpaceFitter:
     ----------
     base : Bundle
         The bundle that gets the newcomer.
-    encoder : ModelProto
-        The encoder of the participant whom the bundle reads by default.
+    front : ModelProto
+        The layer of the participant whom the bundle reads by default, before what all share.
     graph : Graph
-        It, to be run.
+        What all share, to be run.
     space : SharedSpace
         The space that all participants of the bundle share.
     codec : train.closed_form.patch_codec.Codec
@@ -80,7 +85,7 @@ class SharedSpaceFitter:
     """
 
     base: Bundle
-    encoder: ModelProto
+    front: ModelProto
     graph: Graph
     space: SharedSpace
     codec: patch.Codec
@@ -127,31 +132,26 @@ class SharedSpaceFitter:
         return LayerFit(held_out={"fmri": held_out}, statistics=statistics, voxels=picked, layer=layer)
 
     def graphs(self, fitted: LayerFit) -> dict[str, ModelProto]:
-        """Copy the encoder, with the newcomer's layer."""
+        """Copy the default participant's layer, with the newcomer's weights."""
         copy = ModelProto()
-        copy.CopyFrom(self.encoder)
+        copy.CopyFrom(self.front)
         for tensor in copy.graph.initializer:
             value = self._weights(fitted).get(tensor.name.removesuffix(_HALF))
             if value is not None:
                 rounded = np.ascontiguousarray(value.astype(numpy_helper.to_array(tensor).dtype))
                 tensor.CopyFrom(numpy_helper.from_array(rounded, tensor.name))
         onnx.checker.check_model(copy)
-        return {"encode": copy}
+        return {FRONT: copy}
 
     def expected(self, fitted: LayerFit, windows: Arrays) -> Arrays:
-        """Let the encoder as it is read volumes that have for it the readings that the newcomer's have."""
-        layer = layer_of(self.graphs(fitted)["encode"])
-        base = layer_of(self.encoder)
+        """Compute the newcomer's readings, and let what all share go on from them."""
+        layer = layer_of(self.graphs(fitted)[FRONT])
         filled = fill_slots(windows["fmri"], windows["fmri_mask"])
-        reading = filled.reshape(len(filled), -1) @ layer[MAP] + layer[OFFSET]
-        volumes = (reading - base[OFFSET]) @ np.linalg.pinv(base[MAP])
         has_volume = windows["fmri_mask"].max(1, keepdims=True)
-        ports = {
-            "fmri": volumes.reshape(filled.shape).astype(np.float32),
-            "fmri_mask": np.broadcast_to(has_volume, windows["fmri_mask"].shape).astype(np.float32),
-        }
+        reading = has_volume * (filled.reshape(len(filled), -1) @ layer[MAP] + layer[OFFSET])
+        ports = {READING: reading.astype(np.float32), PRESENT: has_volume.astype(np.float32)}
         # One after the other, as a session does.
-        parts = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(len(volumes))]
+        parts = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(len(filled))]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.graph.outputs}
 
     @property
@@ -173,7 +173,7 @@ class SharedSpaceFitter:
 
     def _weights(self, fitted: LayerFit) -> dict[str, Matrix]:
         """Lay the layer out as the graph has it, whose last components may be silent."""
-        base = layer_of(self.encoder)
+        base = layer_of(self.front)
         layer = fitted.layer
         components = layer.map.shape[1]
         weights = {MAP: np.zeros_like(base[MAP]), OFFSET: np.zeros_like(base[OFFSET])}
@@ -183,7 +183,7 @@ class SharedSpaceFitter:
 
 
 def shared_space_fitter(base: Bundle) -> SharedSpaceFitter:
-    """Take out of a bundle what a fit needs: its encoder, the shared space, and how films lie in it.
+    """Take out of a bundle what a fit needs: a layer, what all share, and how films lie in the space.
 
     Raises
     ------
@@ -205,10 +205,16 @@ def shared_space_fitter(base: Bundle) -> SharedSpaceFitter:
             path=base.path / "stats.npz",
             missing_arrays=missing,
         )
-    name = base.manifest.built["encode"].file
-    model = base.read(name)
-    encoder = onnx.load_model_from_string(model)
-    weights = layer_of(encoder)
+    stages = base.manifest.built
+    if FRONT not in stages:
+        raise BundleError(
+            "fit-missing-front",
+            "{path} has no stage front, in which each participant's layer lies. Export the run again.",
+            path=base.path,
+        )
+    name = stages[FRONT].file
+    front = onnx.load_model_from_string(base.read(name))
+    weights = layer_of(front)
     if missing := [key for key in (MAP, OFFSET) if key not in weights]:
         raise BundleError(
             "fit-missing-layer",
@@ -218,8 +224,9 @@ def shared_space_fitter(base: Bundle) -> SharedSpaceFitter:
             missing_weights=missing,
         )
     codec = patch.scaled_codec({key: base.stats[key] for key in CODEC})
-    graph = Graph(model, name, [CPU])
-    return SharedSpaceFitter(base, encoder, graph, space, codec, frame_net, learned_from(base.manifest))
+    shared = stages["encode"].file
+    graph = Graph(base.read(shared), shared, [CPU])
+    return SharedSpaceFitter(base, front, graph, space, codec, frame_net, learned_from(base.manifest))
 
 
 def window_means(fmri: Fmri) -> NDArray[np.float32]:
@@ -239,7 +246,7 @@ def _read(fmri: Fmri, voxels: NDArray[np.int64], scale: NDArray[np.float32]) -> 
 
 
 def layer_of(model: ModelProto) -> dict[str, Matrix]:
-    """Read the weights of the layer from the graph of an encoder."""
+    """Read the weights of the layer from the graph of the stage ``front``."""
     weights: Mapping[str, Any] = {
         tensor.name.removesuffix(_HALF): tensor
         for tensor in model.graph.initializer

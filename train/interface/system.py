@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rtdecode.bundle import Bundle, Manifest
+from rtdecode.bundle.manifest import OWN_STAGES
 from rtdecode.bundle.wiring import PortBindings
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
@@ -265,6 +266,8 @@ class System(ABC):
         Precision that its graphs cannot be exported in -> why, in a sentence.
     recorded : sequence of str
         Outputs of its stages ``front`` and ``encode``, ``STAGE.PORT``, that the record of a clip repeats.
+    own_stages : sequence of str
+        The stages that each participant of a run has of its own, of `rtdecode.bundle.manifest.OWN_STAGES`.
     scopes : mapping
         State that its stages write -> how long it lives, ``chunk`` or ``window``; ``window`` for states that
         are not named.
@@ -279,6 +282,7 @@ class System(ABC):
     # Read-only, because all systems that do not set them share these mappings.
     refused: Mapping[str, str] = MappingProxyType({})
     recorded: Sequence[str] = ()
+    own_stages: Sequence[str] = OWN_STAGES
     scopes: Mapping[str, str] = MappingProxyType({})
     sampler: str = "bundled"
 

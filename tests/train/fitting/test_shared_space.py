@@ -23,8 +23,11 @@ from train.data.recorded import Fmri, Recorded
 from train.fitting.fitter import Screenings, Story, identified
 from train.fitting.shared_space import (
     CODEC,
+    FRONT,
     MAP,
     OFFSET,
+    PRESENT,
+    READING,
     SharedSpaceFitter,
     layer_of,
     shared_space_fitter,
@@ -42,8 +45,8 @@ ROOM = WIDTH + 1
 WINDOW_S = 2.0
 
 
-def graph() -> ModelProto:
-    """Write an encoder that reads volumes by a layer, and bends what it reads."""
+def front_graph() -> ModelProto:
+    """Write a layer that reads volumes."""
     rng = np.random.default_rng(1)
     writer = GraphWriter()
     weights = {MAP: rng.standard_normal((SLOTS * VOXELS, ROOM)), OFFSET: rng.standard_normal(ROOM)}
@@ -51,9 +54,17 @@ def graph() -> ModelProto:
         writer.constants.append(numpy_helper.from_array(value.astype(np.float32), name))
     has_volume = writer.add("ReduceMax", "fmri_mask", axes=[1], keepdims=1)
     read = writer.add("Add", writer.add("MatMul", writer.shaped("fmri", 1, SLOTS * VOXELS), MAP), OFFSET)
-    bent = writer.add("Tanh", writer.add("Mul", read, has_volume))
+    reading = writer.add("Mul", read, has_volume)
     ports = {"fmri": [1, SLOTS, VOXELS], "fmri_mask": [1, SLOTS]}
-    return writer.model("encode", ports, {"embedding": (bent, [1, ROOM])})
+    outputs = {READING: (reading, [1, ROOM]), PRESENT: (has_volume, [1, 1])}
+    return writer.model(FRONT, ports, outputs)
+
+
+def shared_graph() -> ModelProto:
+    """Write what all share: it bends what is read."""
+    writer = GraphWriter()
+    bent = writer.add("Mul", writer.add("Tanh", READING), PRESENT)
+    return writer.model("encode", {READING: [1, ROOM], PRESENT: [1, 1]}, {"embedding": (bent, [1, ROOM])})
 
 
 @dataclass(frozen=True)
@@ -90,11 +101,10 @@ def newcomer() -> Newcomer:
         slot_s=slot_s,
     )
     recorded = Recorded(None, fmri, np.zeros(WINDOWS, np.int64), starts)
-    model = graph()
     fitter = SharedSpaceFitter(
         base=bundle_of(space),
-        encoder=model,
-        graph=Graph(model.SerializeToString(), "encode.onnx", [CPU]),
+        front=front_graph(),
+        graph=run_of(shared_graph()),
         space=space,
         codec=patch_codec.Codec(np.zeros(192, np.float32), np.eye(192, 4, dtype=np.float32)),
         frame_net={},
@@ -103,9 +113,13 @@ def newcomer() -> Newcomer:
     return Newcomer(fitter, recorded, story)
 
 
-def bundle_of(space: SharedSpace) -> Bundle:
+def run_of(model: ModelProto) -> Graph:
+    return Graph(model.SerializeToString(), f"{model.graph.name}.onnx", [CPU])
+
+
+def bundle_of(space: SharedSpace, shipped: str = "cinesync-tiny") -> Bundle:
     """Take a shipped bundle for one that reads as many voxels, and states the space."""
-    base = bundles.load("cinesync-tiny")
+    base = bundles.load(shipped)
     assert base.manifest.fmri is not None
     stats = space.arrays() | {name: np.ones(4, np.float32) for name in (*CODEC, "every")}
     manifest = replace(base.manifest, eeg=None, fmri=replace(base.manifest.fmri, voxels=VOXELS))
@@ -145,11 +159,14 @@ def test_a_film_is_put_into_the_space_by_what_the_bundle_says_of_it(newcomer: Ne
 def test_the_graph_is_the_same_but_for_the_layer_and_gives_what_is_expected(newcomer: Newcomer) -> None:
     fitter = newcomer.fitter
     fitted = fitter.fit(newcomer.recorded, newcomer.story)
-    model = fitter.graphs(fitted)["encode"]
-    before = {tensor.name: tensor for tensor in fitter.encoder.graph.initializer}
+    graphs = fitter.graphs(fitted)
+    # What all share is nobody's own.
+    assert [*graphs] == [FRONT]
+    model = graphs[FRONT]
+    before = {tensor.name: tensor for tensor in fitter.front.graph.initializer}
     after = {tensor.name: tensor for tensor in model.graph.initializer}
     assert {name for name, tensor in after.items() if tensor != before[name]} == {MAP, OFFSET}
-    assert list(model.graph.node) == list(fitter.encoder.graph.node)
+    assert list(model.graph.node) == list(fitter.front.graph.node)
     # The silent component stays silent.
     assert not layer_of(model)[MAP][:, WIDTH:].any()
     rng = np.random.default_rng(2)
@@ -159,10 +176,10 @@ def test_the_graph_is_the_same_but_for_the_layer_and_gives_what_is_expected(newc
     }
     windows["fmri_mask"][1] = 0
     expected = fitter.expected(fitted, windows)["embedding"]
-    runs = Graph(model.SerializeToString(), "encode.onnx", [CPU])
+    layer, shared = run_of(model), run_of(shared_graph())
     for row in range(3):
         window = {name: values[row : row + 1] for name, values in windows.items()}
-        np.testing.assert_allclose(expected[row : row + 1], runs(window)["embedding"], atol=1e-3)
+        np.testing.assert_allclose(expected[row : row + 1], shared(layer(window))["embedding"], atol=1e-5)
     assert np.abs(expected[0] - expected[2]).max() > 0.1
 
 
@@ -171,8 +188,10 @@ def test_a_bundle_without_a_space_or_a_layer_is_refused(tmp_path: Path) -> None:
     with refused(BundleError, "fit-missing-shared-space"):
         shared_space_fitter(base)
     space = fit_space({"start": np.random.default_rng(0).standard_normal((9, 4))}, {"start": 2})
-    with refused(BundleError, "fit-missing-layer", missing_weights=[MAP, OFFSET]):
+    with refused(BundleError, "fit-missing-front"):
         shared_space_fitter(bundle_of(space))
+    with refused(BundleError, "fit-missing-layer", missing_weights=[MAP, OFFSET]):
+        shared_space_fitter(bundle_of(space, "cineneuron-tiny"))
     no_layer = onnx.load_model_from_string(base.read("encode.onnx"))
     assert layer_of(no_layer) == {}
     clip = fit_space({"clip": np.random.default_rng(0).standard_normal((9, 4))}, {"clip": 2})

@@ -18,12 +18,12 @@ from rtdecode.errors import UsageError
 from train.closed_form.ridge import fit_ridge
 from train.closed_form.shared_space import LINEAR, STEMS, Layer, fit_space
 from train.config.builders import Later
-from train.models.conditioned.encoder import START, ConditionEncoder, Encoded, Signals
+from train.fitting.shared_space import PRESENT, READING
+from train.models.conditioned.encoder import START, Encoded, FrontEncoder, Signals
 from train.parts.encoders.frames import FrameMean
 
 FMRI = "fmri"
-# Predictions: what the layer alone says of a clip's vector, and what the perceptron says.
-READING = "reading"
+# Predictions: what the layer alone says of a clip's vector (`READING`), and what the perceptron says.
 VECTOR = "vector"
 # What a batch holds besides signals: the number of the participant, and what is added to a layer's readings
 # of windows that taught it.
@@ -190,7 +190,7 @@ class Head(nn.Module):
         return (self.to_components(values) @ self.basis + self.mean).unflatten(1, self.shape)
 
 
-class SharedEncoder(ConditionEncoder):
+class SharedEncoder(FrontEncoder):
     """Layers of participants, the perceptron, and heads for text tokens, clip vector and start latents.
 
     A window without a volume has the tokens of a caption without a word, zeros, and the mean start.
@@ -255,13 +255,28 @@ class SharedEncoder(ConditionEncoder):
         reading = stem(signals[FMRI], signals[_MASK])
         return reading + signals[CORRECTION] if CORRECTION in signals else reading
 
+    def present(self, name: str, signals: Mapping[str, Tensor]) -> Tensor:
+        """Tell which windows have a volume, 1 or 0, (window,)."""
+        return signals[PRESENT][:, 0] if PRESENT in signals else super().present(name, signals)
+
+    def front(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Read windows by the layer of their participant; without a volume a reading is zero.
+
+        Returns
+        -------
+        dict
+            `READING`, (window, component), and `PRESENT`, (window, 1).
+        """
+        is_present = self.present(FMRI, signals)[:, None]
+        return {READING: is_present * self.read(signals), PRESENT: is_present}
+
     def forward(self, signals: Mapping[str, Tensor]) -> Encoded:
         """Encode windows; see `train.models.conditioned.encoder.ConditionEncoder.forward`.
 
         A batch may also hold `PARTICIPANT` and `CORRECTION`.
         """
-        is_present = self.present(FMRI, signals)[:, None]
-        reading = is_present * self.read(signals)
+        read = signals if PRESENT in signals else self.front(signals)
+        reading, is_present = read[READING], read[PRESENT]
         values = self.trunk(reading)
         vector = self.vector(values)
         start = self.start(is_present * values)

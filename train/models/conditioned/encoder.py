@@ -161,6 +161,17 @@ class ConditionEncoder(nn.Module, ABC):
         return self.null(signals, device)
 
 
+class FrontEncoder(ConditionEncoder):
+    """An encoder whose first part each participant has of its own, before what all share.
+
+    Such an encoder takes what `front` returned in place of signals.
+    """
+
+    @abstractmethod
+    def front(self, signals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Read signals: name -> what goes on to the shared part, (window, ...)."""
+
+
 class Encoding(Protocol):
     """What a recipe says of an encoder; the slot ``encoder``."""
 

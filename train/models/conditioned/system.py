@@ -21,7 +21,7 @@ from train.distillation import student
 from train.distillation.student import FlowMap
 from train.interface.system import Attention, Condition, Port, Stage, System, Table, Traced, signal_ports
 from train.models.conditioned.attention import PREFIX, AttendingEncoder, attended
-from train.models.conditioned.encoder import ConditionEncoder, Signals
+from train.models.conditioned.encoder import ConditionEncoder, FrontEncoder, Signals
 from train.models.conditioned.memory import CAPTIONS, MemoryEncoder
 from train.parts.generators import dpm
 from train.parts.generators.base import PROGRESS, RISES, Generator, GuidedStep, example
@@ -159,6 +159,8 @@ class BrainConditioned(System):
         distilled: bool = False,
     ) -> None:
         self.refused = video.refused
+        if isinstance(encoder, FrontEncoder):
+            self.own_stages = ("front",)
         if isinstance(encoder, MemoryEncoder):
             self.recorded = tuple(f"front.{name}" for name in encoder.recorded)
         self._device = device or torch.device("cpu")
@@ -333,11 +335,22 @@ def _encoding(
 ) -> list[Traced]:
     """List the stages of an encoder, from examples of its signals; clips may start at a level."""
     outputs = ["condition", "embedding"]
+    first: list[Traced] = []
+    if isinstance(encoder, FrontEncoder):
+        examples = encoder.front(signals)
+
+        def front(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+            return tuple(encoder.front(signals).values())
+
+        first = [Traced("front", _Traceable(encoder, front, signals), signals, list(examples))]
+        # What `front` gives lies at ports of the same names in `encode`.
+        signals = examples
     if start_level is not None:
         started = _Started(encoder, start_level)
-        return [Traced("encode", _Traceable(encoder, started, signals), signals, [*outputs, *_STARTING])]
+        stage = Traced("encode", _Traceable(encoder, started, signals), signals, [*outputs, *_STARTING])
+        return [*first, stage]
     if not isinstance(encoder, MemoryEncoder):
-        return [Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
+        return [*first, Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
     encoder.check_export()
     recalled = encoder.recall(signals)
     # What `front` gives lies at ports of the same names in `encode`.

@@ -183,17 +183,36 @@ def system_of(shared: SharedEncoder, start_level: float) -> Undecoded:
 def test_an_export_says_where_clips_start() -> None:
     shared = encoder()
     signals = window(rows=1)
-    stage, *_ = system_of(shared, start_level=0.836).stages(MANIFEST)
-    assert isinstance(stage, Traced)
-    assert stage.outputs == ["condition", "embedding", "start", "start_level"]
-    tokens, pooled, start, level = stage.module(*signals.values())
+    system = system_of(shared, start_level=0.836)
+    # Each participant has the layer alone of its own.
+    assert system.own_stages == ("front",)
+    front, encode, *_ = system.stages(MANIFEST)
+    assert isinstance(front, Traced)
+    assert isinstance(encode, Traced)
+    assert front.outputs == [*encode.inputs] == ["reading", "present"]
+    assert encode.outputs == ["condition", "embedding", "start", "start_level"]
+    tokens, pooled, start, level = encode.module(*front.module(*signals.values()))
     torch.testing.assert_close(tokens, shared(signals).tokens)
     torch.testing.assert_close(start, shared(signals).predicted[START])
     assert pooled.norm().item() == pytest.approx(1, abs=1e-5)
     assert level.tolist() == [[pytest.approx(0.836)]]
-    without, *_ = system_of(shared, start_level=1.0).stages(MANIFEST)
+    _, without, *_ = system_of(shared, start_level=1.0).stages(MANIFEST)
     assert isinstance(without, Traced)
     assert without.outputs == ["condition", "embedding"]
+
+
+@torch.no_grad()
+def test_a_window_without_a_volume_is_read_as_nothing_by_both_stages() -> None:
+    shared = encoder()
+    signals = window(rows=2)
+    signals[f"{FMRI}_mask"][1] = 0
+    read = shared.front(signals)
+    assert read["present"].tolist() == [[1], [0]]
+    assert not read["reading"][1].any()
+    whole, parted = shared(signals), shared(read)
+    assert not parted.tokens[1].any()
+    torch.testing.assert_close(whole.tokens, parted.tokens, rtol=0, atol=0)
+    torch.testing.assert_close(whole.predicted[START], parted.predicted[START], rtol=0, atol=0)
 
 
 def test_at_full_size_tokens_are_those_of_zeroscope() -> None:

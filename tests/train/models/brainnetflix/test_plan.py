@@ -145,6 +145,7 @@ def test_two_participants_are_replayed_from_one_bundle(trained: Path, tmp_path: 
     assert manifest.provenance["start_level"] == 0.836
     assert manifest.sigmas["2"][0] == 1
     assert [*manifest.subjects] == ["sub-02"]
+    assert [*manifest.subjects["sub-02"].stages] == ["front"]
     for number, name in ((1, None), (2, "sub-02")):
         recording = tmp_path / f"recording-{number}"
         record(participant("easy", number, tr=2).session(1003, 16.0), recording)
