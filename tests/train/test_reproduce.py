@@ -14,7 +14,14 @@ from train.reproduce import SHIPPED, compare, main, retrain, shipped
 
 
 def test_a_figure_agrees_where_the_intervals_meet(tmp_path: Path) -> None:
-    assert {*shipped()} == {"cineneuron", "cinesync", "compact-distilled", "haxby", "mindvideo"}
+    assert {*shipped()} == {
+        "brainnetflix",
+        "cineneuron",
+        "cinesync",
+        "compact-distilled",
+        "haxby",
+        "mindvideo",
+    }
     tree = json.loads((shipped()["compact-distilled"] / "run.json").read_text())
     figures = tree["figures"]
     high = figures["identification_2way_centred"]["ci95"][1]
@@ -38,7 +45,7 @@ def test_a_recipe_that_does_not_ship_is_refused() -> None:
         UsageError,
         "shipped-run-unknown",
         recipe="ridge",
-        available=["cineneuron", "cinesync", "haxby", "mindvideo", "compact-distilled"],
+        available=["brainnetflix", "cineneuron", "cinesync", "haxby", "mindvideo", "compact-distilled"],
     ):
         retrain("ridge")
 
@@ -51,6 +58,7 @@ def test_a_recipe_that_does_not_ship_is_refused() -> None:
         ("cinesync-tiny", "cinesync", "tiny"),
         ("cineneuron-tiny", "cineneuron", "tiny"),
         ("mindvideo-tiny", "mindvideo", "tiny"),
+        ("brainnetflix-tiny", "brainnetflix", "tiny"),
     ],
 )
 def test_a_shipped_run_is_trained_again_at_its_own_scale(

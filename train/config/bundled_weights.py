@@ -112,10 +112,13 @@ def read(run: Path) -> Arrays:
 
 
 def _graphs(bundle: str) -> dict[str, Arrays]:
-    """Read the initialisers of a bundle's graphs: stage -> name -> values."""
+    """Read the initialisers of a bundle's graphs: stage, or SUBJECT/STAGE, -> name -> values."""
     loaded = bundles.load(bundle)
     graphs: dict[str, Arrays] = {}
-    for name, stage in loaded.manifest.built.items():
+    stages = dict(loaded.manifest.built)
+    for subject, of_subject in loaded.manifest.subjects.items():
+        stages |= {f"{subject}/{name}": stage for name, stage in of_subject.stages.items()}
+    for name, stage in stages.items():
         graph = onnx.load(str(loaded.path / stage.file)).graph
         graphs[name] = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     return graphs

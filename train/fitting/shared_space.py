@@ -120,13 +120,14 @@ class SharedSpaceFitter:
         # Windows of a recording follow those of the one before it.
         fold = blocks(len(recorded))
         held_out = np.zeros_like(story.targets)
+        means = window_means(fmri)
         for n in range(FOLDS):
             teaching = ~widened(fold == n, 1)
-            picked = self._picked(fmri, story.targets, teaching)
+            picked = self._picked(means, story.targets, teaching)
             volumes = _read(fmri, picked, scale)
             viewing = Viewing(volumes[teaching], story.targets[teaching], fold[teaching])
             held_out[fold == n] = fit_layers({"": viewing})[""].read(volumes[fold == n])
-        picked = np.sort(self._picked(fmri, story.targets, np.ones(len(recorded), np.bool_)))
+        picked = np.sort(self._picked(means, story.targets, np.ones(len(recorded), np.bool_)))
         layer = fit_layers({"": Viewing(_read(fmri, picked, scale), story.targets, fold)})[""]
         statistics = {"fmri_mean": fmri.level[picked], "fmri_scale": scale[picked]}
         return LayerFit(held_out={"fmri": held_out}, statistics=statistics, voxels=picked, layer=layer)
@@ -158,10 +159,12 @@ class SharedSpaceFitter:
     def _stride(self) -> int:
         return int(self.base.stats["every"])
 
-    def _picked(self, fmri: Fmri, points: Matrix, teaching: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _picked(
+        self, means: NDArray[np.float32], points: Matrix, teaching: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         """Choose the voxels whose mean over a window follows what it showed, by some windows alone."""
         count = self._voxels
-        mean = window_means(fmri)[teaching]
+        mean = means[teaching]
         thirds = np.arange(teaching.sum()) * _THIRDS // int(teaching.sum())
         errors, totals = fold_errors(points[teaching], mean - mean.mean(0), thirds, 1, PICKING)
         return best_explained(errors.sum(0), totals.sum(0), count)

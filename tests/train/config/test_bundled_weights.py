@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.bundled_weights import main
@@ -60,6 +62,15 @@ def test_a_run_that_is_moved_twice_stays_as_it_is(run):
     index = json.loads(before)
     assert move(run, "phantom")[0] == len(index["weights"]) + len(index["transposed"])
     assert (run / FILE).read_bytes() == before
+
+
+def test_the_layers_of_all_participants_lie_in_the_bundle():
+    shipped = Path(__file__).parents[3] / "train" / "runs" / "brainnetflix-tiny"
+    weights = read(shipped)
+    fronts = {name for name in weights if name.startswith("subjects.") and name.endswith(".map")}
+    assert len(fronts) == len(bundles.load("brainnetflix-tiny").manifest.subjects) == 3
+    layers = [weights[name] for name in sorted(fronts)]
+    assert not np.array_equal(layers[0], layers[1])
 
 
 def test_a_bundle_with_other_weights_is_refused(run):

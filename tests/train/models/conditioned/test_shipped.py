@@ -19,11 +19,15 @@ def test_runs_and_bundles_are_small() -> None:
     assert size(RUNS / "cineneuron-tiny") < 4 * _MEBIBYTE
     assert size(bundles.SHIPPED / "cineneuron-tiny") < 7 * _MEBIBYTE
     assert size(RUNS / "mindvideo-tiny") + size(bundles.SHIPPED / "mindvideo-tiny") < 4 * _MEBIBYTE
+    # Four participants: each has 0.35 MB of its own.
+    assert size(RUNS / "brainnetflix-tiny") + size(bundles.SHIPPED / "brainnetflix-tiny") < 6.5 * _MEBIBYTE
 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "windows"), [("cineneuron-tiny", 15), ("mindvideo-tiny", 30)])
+@pytest.mark.parametrize(
+    ("name", "windows"), [("cineneuron-tiny", 15), ("mindvideo-tiny", 30), ("brainnetflix-tiny", 30)]
+)
 def test_a_replay_reads_and_draws_what_the_judge_does(name: str, windows: int, tmp_path: Path) -> None:
     comparison = compare_replay(RUNS / name, name, 60.0, tmp_path)
     assert len(comparison.live) == len(comparison.run_conditions) == windows
