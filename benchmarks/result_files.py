@@ -45,9 +45,16 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
 
 
 def current_commit() -> str | None:
-    """Name the commit of the programs; None in a copy without its history, of which `faults` says so."""
-    described = _git(ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return described.stdout.strip() or None
+    """Name the commit of the programs; None in a copy without its history, of which `faults` says so.
+
+    Result files are no programs: a benchmark that writes one figure after the other changes them itself.
+    """
+    commit = _git(ROOT, "rev-parse", "--verify", "--quiet", "HEAD").stdout.strip()
+    if not commit:
+        return None
+    results = RESULTS.relative_to(ROOT)
+    changed = _git(ROOT, "status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){results}")
+    return f"{commit}-dirty" if changed.stdout.strip() else commit
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,13 +42,40 @@ def test_a_command_without_a_program_of_ours_is_named(tmp_path: Path) -> None:
     assert "names no program" in fault
 
 
-def test_a_command_is_one_that_is_there_or_that_the_commit_had(tmp_path: Path) -> None:
+def git_in(folder: Path) -> Callable[..., str]:
+    """Begin a repository; return what gives git its words there, and gives back what it prints."""
+
     def git(*words: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        done = subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+        done = subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True)
         return done.stdout.decode().strip()
 
     git("init", "--quiet")
+    return git
+
+
+def test_a_commit_is_that_of_the_programs_and_not_of_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git = git_in(tmp_path)
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    monkeypatch.setattr(result_files, "ROOT", tmp_path)
+    monkeypatch.setattr(result_files, "RESULTS", results)
+    assert result_files.current_commit() is None
+    file = written(results / "mine.json")
+    (tmp_path / "program.py").touch()
+    git("add", ".")
+    git("commit", "--quiet", "--message", "all")
+    commit = git("rev-parse", "HEAD")
+    written(file, date="2026-01-02")
+    assert result_files.current_commit() == commit
+    (tmp_path / "program.py").write_text("changed\n")
+    assert result_files.current_commit() == f"{commit}-dirty"
+
+
+def test_a_command_is_one_that_is_there_or_that_the_commit_had(tmp_path: Path) -> None:
+    git = git_in(tmp_path)
     (tmp_path / "tests").mkdir()
     program = tmp_path / "tests" / "gone.py"
     program.touch()
