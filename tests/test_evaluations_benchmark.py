@@ -45,7 +45,7 @@ def test_the_first_film_and_preset_have_no_prefix() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["cineneuron_tiny", "mindvideo_tiny"])
+@pytest.mark.parametrize("name", ["cineneuron_tiny", "mindvideo_tiny", "brainnetflix_tiny"])
 def test_what_shipped_systems_were_evaluated_by_is_kept_of_every_other_run(name: str) -> None:
     assert {*read(RESULTS / f"{name}.json")} <= {*evaluations.METRICS}
 
