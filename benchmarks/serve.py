@@ -16,7 +16,7 @@ window, and by the other, and holds every latent against the same window decoded
 `--latency` measures what decoding elsewhere adds over the loopback with TLS: a reply whole, less the time at
 the decoder. `--capacity` finds how many sessions are served with at most 0.1 % of their windows late, and
 holds that against what clips cost. `--overload` runs eight sessions at a load that four steps do not allow,
-with a pause of 100 ms in each clip. `--kills` kills one of two decoders again and again. `--soak` lets
+with a pause in each clip. `--kills` kills one of two decoders again and again. `--soak` lets
 sessions come and go, and follows the decoder's memory. `--link` decodes through a forwarder with that round
 trip, ms, and rate, Mbit/s. `--edge` compares what a session takes until its first clip. `--windows` and
 `--seconds` make them shorter.

@@ -28,8 +28,10 @@ from streaming.serve import token
 from streaming.serve.command import measure
 from streaming.serve.server import DecoderServer
 
-# Added to every clip of a decoder that is `paused`, so that the noise of the machine does not decide, s.
-PAUSE_S = 0.1
+# Added to every clip of a decoder that is `paused`, so that the noise of the machine does not decide, as a share
+# of what a clip takes in the most steps: 100 ms beside 182. A pause that weighs more leaves no room for fewer
+# steps, which do not shorten it.
+PAUSE_SHARE = 0.55
 _SESSIONS = re.compile(r"^rtdecode_sessions (\d+)$", re.MULTILINE)
 
 
@@ -102,9 +104,30 @@ def decoders(name: str, count: int, *flags: str) -> Iterator[tuple[list[Served],
                 server.process.communicate()
 
 
+@dataclass(frozen=True)
+class Slowed:
+    """A decoder with a pause in every clip.
+
+    Attributes
+    ----------
+    url : str
+    hop_s : float
+        Of its sessions.
+    pause_s : float
+        In every clip.
+    least_load : float
+        Share of the time that clips of the fewest steps take, for all sessions.
+    """
+
+    url: str
+    hop_s: float
+    pause_s: float
+    least_load: float
+
+
 @contextmanager
-def paused(bundle: Bundle, secret: str, load: float, n_sessions: int) -> Iterator[tuple[str, float]]:
-    """Serve a bundle in a thread, with a pause in every clip; yield its address and the hop.
+def paused(bundle: Bundle, secret: str, load: float, n_sessions: int) -> Iterator[Slowed]:
+    """Serve a bundle in a thread, with a pause in every clip.
 
     Parameters
     ----------
@@ -116,8 +139,11 @@ def paused(bundle: Bundle, secret: str, load: float, n_sessions: int) -> Iterato
     n_sessions : int
     """
     shared = _Paused(bundle)
+    unpaused = measure(shared)
+    shared.pause_s = PAUSE_SHARE * unpaused[max(unpaused)]["p50_s"]
     costs = measure(shared)
     hop_s = n_sessions * costs[max(costs)]["p50_s"] / load
+    least_load = n_sessions * costs[min(costs)]["p50_s"] / hop_s
     ready: Future[tuple[DecoderServer, asyncio.AbstractEventLoop, int]] = Future()
 
     async def body() -> None:
@@ -134,13 +160,15 @@ def paused(bundle: Bundle, secret: str, load: float, n_sessions: int) -> Iterato
     thread.start()
     server, loop, port = ready.result(60)
     try:
-        yield f"ws://127.0.0.1:{port}", hop_s
+        yield Slowed(f"ws://127.0.0.1:{port}", hop_s, shared.pause_s, least_load)
     finally:
         loop.call_soon_threadsafe(server.end)
         thread.join(20)
 
 
 class _Paused(SharedDecoder):
+    pause_s = 0.0
+
     def begin(self, window: Any, steps: int | None = None, states: Any = None, **how: Any) -> Decoding:
         count = self.engine.steps(steps)
         share = self.engine.detail(how.get("detail"))
@@ -148,17 +176,21 @@ class _Paused(SharedDecoder):
             self.engine.program, window, count, states, detail=share, null=bool(how.get("null"))
         )
         condition = bool(how.get("tell_condition"))
-        return _PausedDecoding(
+        decoding = _PausedDecoding(
             self.bundle, window, opened, time.monotonic, steps=count, detail=share, tell_condition=condition
         )
+        decoding.pause_s = self.pause_s
+        return decoding
 
 
 class _PausedDecoding(Decoding):
+    pause_s = 0.0
+
     def _draw(self) -> Iterator[NDArray[np.uint8]]:
         turns = super()._draw()
         yield next(turns)
         # Before the last frames are there, so that it counts as a part of the clip's cost.
-        time.sleep(PAUSE_S)
+        time.sleep(self.pause_s)
         yield from turns
 
 

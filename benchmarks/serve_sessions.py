@@ -127,25 +127,28 @@ def capacity(name: str, seconds: float) -> dict[str, Any]:
 
 
 def overload(name: str, load: float, n_sessions: int, seconds: float) -> dict[str, Any]:
-    """Run sessions at a load that four steps do not allow, on clips of which each has a pause of 100 ms.
+    """Run sessions at a load that four steps do not allow, on clips with a pause in each.
 
     Returns
     -------
     dict
+        ``pause_ms`` in each clip; ``least_load``, the share of the time that one step for all would take;
         ``windows``, ``skipped`` (share of the finals), ``late`` (clips that came after their time), and
         ``steps``.
     """
     bundle = bundles.load(name)
     with tempfile.TemporaryDirectory() as folder:
         secret = token.make(Path(folder) / "secret")
-        with paused(bundle, token.read(secret), load, n_sessions) as (url, hop_s):
-            tallies = together(bundle, secret, [url], n_sessions, seconds, hop_s)
+        with paused(bundle, token.read(secret), load, n_sessions) as slowed:
+            tallies = together(bundle, secret, [slowed.url], n_sessions, seconds, slowed.hop_s)
     sent = sum(tally.sent for tally in tallies)
     clips = [clip for tally in tallies for clip in tally.clips]
     steps = Counter(clip.clip.steps for clip in clips)
     return {
         "load": load,
-        "hop_s": round(hop_s, 4),
+        "hop_s": round(slowed.hop_s, 4),
+        "pause_ms": round(1e3 * slowed.pause_s, 1),
+        "least_load": round(slowed.least_load, 3),
         "windows": sent,
         "skipped": round(sum(sum(tally.given_up.values()) for tally in tallies) / max(1, sent), 5),
         "late": sum(tally.late for tally in tallies),
