@@ -1,4 +1,4 @@
-"""Decoders that serve, in processes of their own and in a thread, for what is measured of them."""
+"""Decoders that serve in processes of their own, for what is measured of them."""
 
 import asyncio
 import http.client
@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from rtdecode.bundle import Bundle
+from rtdecode import bundle as bundles
 from rtdecode.bundle.session import open_pass
 from streaming.decode.decoder import Decoding, SharedDecoder
 from streaming.decode.scheduler import Scheduler
@@ -28,9 +28,9 @@ from streaming.serve import token
 from streaming.serve.command import measure
 from streaming.serve.server import DecoderServer
 
-# Added to every clip of a decoder that is `paused`, so that the noise of the machine does not decide, as a share
-# of what a clip takes in the most steps: 100 ms beside 182. A pause that weighs more leaves no room for fewer
-# steps, which do not shorten it.
+# Added to every clip of a decoder that is `paused`, so that the noise of the machine does not decide, as a
+# share of what a clip takes in the most steps: 100 ms beside 182. A pause that weighs more leaves no room for
+# fewer steps, which do not shorten it.
 PAUSE_SHARE = 0.55
 _SESSIONS = re.compile(r"^rtdecode_sessions (\d+)$", re.MULTILINE)
 
@@ -126,44 +126,55 @@ class Slowed:
 
 
 @contextmanager
-def paused(bundle: Bundle, secret: str, load: float, n_sessions: int) -> Iterator[Slowed]:
-    """Serve a bundle in a thread, with a pause in every clip.
+def paused(name: str, secret: str, load: float, n_sessions: int) -> Iterator[Slowed]:
+    """Serve a bundle in a process of its own, with a pause in every clip.
 
     Parameters
     ----------
-    bundle : Bundle
+    name : str
+        A bundle.
     secret : str
         The token.
     load : float
         The hop is so long that clips of the most steps, for all sessions, would take this share of it.
     n_sessions : int
     """
-    shared = _Paused(bundle)
+    context = get_context("spawn")
+    reader, writer = context.Pipe(duplex=False)
+    # Sessions in the same process would share the interpreter with the decoder.
+    process = context.Process(target=_serve_paused, args=(name, secret, load, n_sessions, writer))
+    process.start()
+    writer.close()
+    try:
+        yield reader.recv()
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve_paused(name: str, secret: str, load: float, n_sessions: int, writer: Connection) -> None:
+    """Serve until the process is ended, and tell of it once."""
+    shared = _Paused(bundles.load(name))
     unpaused = measure(shared)
     shared.pause_s = PAUSE_SHARE * unpaused[max(unpaused)]["p50_s"]
     costs = measure(shared)
     hop_s = n_sessions * costs[max(costs)]["p50_s"] / load
     least_load = n_sessions * costs[min(costs)]["p50_s"] / hop_s
-    ready: Future[tuple[DecoderServer, asyncio.AbstractEventLoop, int]] = Future()
 
     async def body() -> None:
         # All are let in, at whatever load.
         scheduler = Scheduler(hop_s, shared.cost, shared.numbers_of_steps, shared.steps, hop_s / 1e3)
         server = DecoderServer(shared, scheduler, secret, hop_s=hop_s)
         listening: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
-        listening.add_done_callback(
-            lambda place: ready.set_result((server, asyncio.get_event_loop(), place.result()[1]))
-        )
+
+        def tell(place: asyncio.Future[tuple[str, int]]) -> None:
+            _, port = place.result()
+            writer.send(Slowed(f"ws://127.0.0.1:{port}", hop_s, shared.pause_s, least_load))
+
+        listening.add_done_callback(tell)
         await server.run("127.0.0.1", 0, listening)
 
-    thread = threading.Thread(target=asyncio.run, args=(body(),), daemon=True)
-    thread.start()
-    server, loop, port = ready.result(60)
-    try:
-        yield Slowed(f"ws://127.0.0.1:{port}", hop_s, shared.pause_s, least_load)
-    finally:
-        loop.call_soon_threadsafe(server.end)
-        thread.join(20)
+    asyncio.run(body())
 
 
 class _Paused(SharedDecoder):

@@ -139,7 +139,7 @@ def overload(name: str, load: float, n_sessions: int, seconds: float) -> dict[st
     bundle = bundles.load(name)
     with tempfile.TemporaryDirectory() as folder:
         secret = token.make(Path(folder) / "secret")
-        with paused(bundle, token.read(secret), load, n_sessions) as slowed:
+        with paused(name, token.read(secret), load, n_sessions) as slowed:
             tallies = together(bundle, secret, [slowed.url], n_sessions, seconds, slowed.hop_s)
     sent = sum(tally.sent for tally in tallies)
     clips = [clip for tally in tallies for clip in tally.clips]
