@@ -87,6 +87,12 @@ def test_latency_is_held_against_an_echo_where_the_machine_is_noisy() -> None:
     assert len(serve.latency_misses(noisy | {"ratio": 2.1})) == 1
 
 
+def test_sessions_that_come_and_go_for_20_s_leave_no_memory_behind() -> None:
+    figures = serve_sessions.soak("phantom", 20)
+    assert figures["sessions"] > 4
+    assert figures["growth"] <= serve_sessions.LARGEST_GROWTH
+
+
 @pytest.mark.full
 def test_kills_a_link_and_sessions_that_come_and_go() -> None:
     figures = serve_sessions.kills("phantom", 2)
