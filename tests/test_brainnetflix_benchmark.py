@@ -10,6 +10,7 @@ from train.models.brainnetflix.plan import BrainNetflixPlan
 
 TRAINED = [name for name, variant in brainnetflix.ABLATION.variants.items() if variant.recipe is None]
 PARTICIPANTS = {"one": 1, "one-10-minutes": 1, "two": 2, "eight": 8}
+FILM_SETS = {"two-sets": 2, "films-of-their-own": 4}
 
 
 @pytest.mark.parametrize("variant", TRAINED)
@@ -23,7 +24,10 @@ def test_each_variant_is_a_line_of_the_recipe(variant: str) -> None:
     assert isinstance(parts.data, FilmSessions)
     assert len(parts.data.participants()) == PARTICIPANTS.get(variant, 4)
     assert parts.system.sampling.starts == (variant != "from-noise")
-    assert parts.system.brain_minutes == (10 if variant.endswith("10-minutes") else 0)
+    has_ten = variant.endswith("10-minutes") or variant == "others-40-minutes"
+    assert parts.system.brain_minutes == (10 if has_ten else 0)
+    assert parts.system.others_minutes == (40 if variant == "others-40-minutes" else 0)
+    assert parts.data.film_sets == FILM_SETS.get(variant, 1)
 
 
 def test_every_variant_is_compared_once() -> None:
