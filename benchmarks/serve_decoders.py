@@ -55,7 +55,8 @@ class Served:
 
     def start_again(self) -> None:
         """Serve on the same port, after it was killed."""
-        self.process.wait()
+        # It also closes the pipe from the process that was killed.
+        self.process.communicate()
         place = self.url.partition("://")[2]
         self.process, _ = _started([*self.words, "--bind", place])
 
