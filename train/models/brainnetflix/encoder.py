@@ -276,7 +276,8 @@ class SharedEncoder(FrontEncoder):
         A batch may also hold `PARTICIPANT` and `CORRECTION`.
         """
         read = signals if PRESENT in signals else self.front(signals)
-        reading, is_present = read[READING], read[PRESENT]
+        reading = read[READING]
+        is_present = read[PRESENT]
         values = self.trunk(reading)
         vector = self.vector(values)
         start = self.start(is_present * values)

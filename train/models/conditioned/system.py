@@ -337,14 +337,8 @@ def _encoding(
     outputs = ["condition", "embedding"]
     first: list[Traced] = []
     if isinstance(encoder, FrontEncoder):
-        examples = encoder.front(signals)
-
-        def front(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-            return tuple(encoder.front(signals).values())
-
-        first = [Traced("front", _Traceable(encoder, front, signals), signals, list(examples))]
-        # What `front` gives lies at ports of the same names in `encode`.
-        signals = examples
+        front, signals = _front(encoder, encoder.front, signals)
+        first = [front]
     if start_level is not None:
         started = _Started(encoder, start_level)
         stage = Traced("encode", _Traceable(encoder, started, signals), signals, [*outputs, *_STARTING])
@@ -352,21 +346,31 @@ def _encoding(
     if not isinstance(encoder, MemoryEncoder):
         return [*first, Traced("encode", _Traceable(encoder, encoder.condition, signals), signals, outputs)]
     encoder.check_export()
-    recalled = encoder.recall(signals)
-    # What `front` gives lies at ports of the same names in `encode`.
+    front, recalled = _front(encoder, encoder.recall, signals)
     available = signals | recalled
     read = {name: available[name] for name in encoder.reads()} | {
         "items": encoder.look_up(recalled[encoder.looked_up])
     }
     looked_up = PortBindings({"items": Source("memory", memory=CAPTIONS, rows=f"front.{encoder.looked_up}")})
+    encode = Traced("encode", _Traceable(encoder, encoder.condition_of_items, read), read, outputs, looked_up)
+    return [front, encode]
 
-    def recall(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        return tuple(encoder.recall(signals).values())
 
-    return [
-        Traced("front", _Traceable(encoder, recall, signals), signals, list(recalled)),
-        Traced("encode", _Traceable(encoder, encoder.condition_of_items, read), read, outputs, looked_up),
-    ]
+def _front(
+    encoder: ConditionEncoder,
+    method: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    signals: dict[str, Tensor],
+) -> tuple[Traced, dict[str, Tensor]]:
+    """Make the stage before ``encode`` of a method of an encoder, and what it gives in an example.
+
+    It lies at ports of the same names in ``encode``.
+    """
+    examples = method(signals)
+
+    def values(signals: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return tuple(method(signals).values())
+
+    return Traced("front", _Traceable(encoder, values, signals), signals, list(examples)), examples
 
 
 class _Started:
