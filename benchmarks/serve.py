@@ -126,14 +126,10 @@ def _measured(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, list[st
     if arguments.schedule:
         rows = schedule()
         yield "schedule", rows, misses(rows)
-    real = _of_real_servers(arguments)
-    while True:
-        load, _, _ = psutil.getloadavg()
-        measured = next(real, None)
-        if measured is None:
-            return
-        name, figure, sentences = measured
+    load = psutil.getloadavg()[0]
+    for name, figure, sentences in _of_real_servers(arguments):
         yield name, figure | {"machine_load": round(load, 2)}, sentences
+        load = psutil.getloadavg()[0]
 
 
 def _of_real_servers(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], list[str]]]:

@@ -149,6 +149,7 @@ def paused(name: str, secret: str, load: float, n_sessions: int) -> Iterator[Slo
     try:
         yield reader.recv()
     finally:
+        reader.close()
         process.terminate()
         process.join()
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,8 +64,7 @@ def test_a_run_that_is_moved_twice_stays_as_it_is(run):
 
 
 def test_the_layers_of_all_participants_lie_in_the_bundle():
-    shipped = Path(__file__).parents[3] / "train" / "runs" / "brainnetflix-tiny"
-    weights = read(shipped)
+    weights = read(SHIPPED / "brainnetflix-tiny")
     fronts = {name for name in weights if name.startswith("subjects.") and name.endswith(".map")}
     assert len(fronts) == len(bundles.load("brainnetflix-tiny").manifest.subjects) == 3
     layers = [weights[name] for name in sorted(fronts)]

@@ -176,7 +176,8 @@ def test_the_graph_is_the_same_but_for_the_layer_and_gives_what_is_expected(newc
     }
     windows["fmri_mask"][1] = 0
     expected = fitter.expected(fitted, windows)["embedding"]
-    layer, shared = run_of(model), run_of(shared_graph())
+    layer = run_of(model)
+    shared = run_of(shared_graph())
     for row in range(3):
         window = {name: values[row : row + 1] for name, values in windows.items()}
         np.testing.assert_allclose(expected[row : row + 1], shared(layer(window))["embedding"], atol=1e-5)

@@ -209,7 +209,8 @@ def test_a_window_without_a_volume_is_read_as_nothing_by_both_stages() -> None:
     read = shared.front(signals)
     assert read["present"].tolist() == [[1], [0]]
     assert not read["reading"][1].any()
-    at_once, in_two = shared(signals), shared(read)
+    at_once = shared(signals)
+    in_two = shared(read)
     assert not in_two.tokens[1].any()
     torch.testing.assert_close(at_once.tokens, in_two.tokens, rtol=0, atol=0)
     torch.testing.assert_close(at_once.predicted[START], in_two.predicted[START], rtol=0, atol=0)
