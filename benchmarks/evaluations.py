@@ -19,7 +19,7 @@ from train.evaluate import evaluate, read_request
 from train.evaluation.any_film import title
 from train.evaluation.beside import ORACLE
 from train.evaluation.result import Figures, Request
-from train.run import show
+from train.run_recipe import show
 
 METRICS = (
     "condition_2way",

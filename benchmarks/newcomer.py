@@ -46,7 +46,7 @@ from train.evaluation.identification import judging_seeds
 from train.interface.system import System
 from train.make_fittable import make_fittable
 from train.models.conditioned.fittable import FITTER
-from train.run import run as train
+from train.run_recipe import run as train
 
 _OUT = RESULTS / "newcomer.json"
 # The session that is fitted, which no shipped recipe trains on, and the one that is judged.

@@ -37,7 +37,7 @@ from streaming.decode.decoder import Decoder
 from train import compare
 from train.config.run_context import progress
 from train.evaluation.sessions import Sessions
-from train.run import run as train
+from train.run_recipe import run as train
 
 _OUT = RESULTS / "systems.json"
 _WORK = Path("runs/systems")

@@ -12,7 +12,7 @@ from tests.own_metric import Layout, correlation
 from tests.own_scanner import slices_of
 from train.config.builders import register
 from train.config.run_files import read_run
-from train.run import run
+from train.run_recipe import run
 
 ROOT = Path(__file__).parents[1]
 AFFINE = np.array([[-3.0, 0, 0, 40], [0, 3, 0, -50], [0, 0, 4, -20], [0, 0, 0, 1]])

@@ -21,7 +21,7 @@ from train.evaluation.reconstruct import conditions_alone
 from train.evaluation.sessions import Sessions
 from train.models.compact.redetail import with_share
 from train.models.compact.system import Compact
-from train.run import run
+from train.run_recipe import run
 
 RECIPE = "compact-distilled"
 RUNS = Path(__file__).parents[1] / "train" / "runs"

@@ -41,7 +41,7 @@ from train.evaluate import evaluate
 from train.evaluation.reconstruct import reconstruct
 from train.evaluation.result import Request
 from train.interface.system import Traced
-from train.run import run
+from train.run_recipe import run
 from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("seam.yaml"))

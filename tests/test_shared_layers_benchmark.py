@@ -14,7 +14,7 @@ from rtdecode.errors import UsageError
 from tests.refusals import refused
 from train.data.phantom import session_arrays
 from train.evaluation.decoders import vectors
-from train.run import run
+from train.run_recipe import run
 
 RECIPE = str(Path(__file__).parent / "train" / "models" / "brainnetflix" / "small.yaml")
 

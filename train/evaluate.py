@@ -29,7 +29,7 @@ from train.evaluation.published import refuse
 from train.evaluation.result import NETWORKS, Evaluation, FeatureJudge, Figures, Request, make_decode
 from train.evaluation.section import SHIPPED
 from train.interface.system import Plan
-from train.run import STOPPED, show, stop
+from train.run_recipe import STOPPED, show, stop
 
 _USAGE = """python -m train.evaluate RUN [--json] [key=value ...]
   presets=easy,default,hard  of the simulated participant; easy where not given

@@ -10,7 +10,7 @@ from rich.table import Table
 from rtdecode import terminal
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.config.run_files import read_run
-from train.run import run
+from train.run_recipe import run
 
 SHIPPED = Path(__file__).parent / "runs"
 Row = tuple[str, float, float, float, float, bool]

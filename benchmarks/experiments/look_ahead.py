@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks.result_files import RESULTS, write
 from train import compare
 from train.evaluation.sessions import Sessions
-from train.run import run as train
+from train.run_recipe import run as train
 
 _OUT = RESULTS / "look_ahead.json"
 _AFTER = (0, 1, 2)

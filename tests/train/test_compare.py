@@ -17,7 +17,7 @@ from tests.train.test_grids import FMRI, TWO
 from tests.train.tiny import tiny
 from train.compare import Decoder, check_alike, main, measure, opened, table, with_noise
 from train.evaluation.sessions import Sessions
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 
 def with_grid(run: Decoder, **changes: Any) -> Decoder:

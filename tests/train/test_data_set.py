@@ -30,8 +30,8 @@ from tests.train.data.layouts import released
 from tests.train.metrics import tiny_networks
 from train import evaluate
 from train.config.run_files import read_run
-from train.run import main as train
-from train.run import run as make_run
+from train.run_recipe import main as train
+from train.run_recipe import run as make_run
 
 # Windows of some runs of a release; 19 and 20, the last two here, are kept for testing.
 PLACES = [270 * run + n for run, count in ((0, 14), (1, 14), (2, 14), (18, 6), (19, 6)) for n in range(count)]

@@ -31,7 +31,7 @@ from tests.train.models.cinesync.test_cinesync import SMALL as CINESYNC
 from train import evaluate
 from train.config.run_files import read_run
 from train.data.chain import windows
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 # Length of the sessions that are judged, s.
 SECONDS = 24

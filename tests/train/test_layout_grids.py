@@ -30,7 +30,7 @@ from train.config.recipe import build, read
 from train.config.run_files import read_run
 from train.data.chain import windows
 from train.data.set_windows import SetRun
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 TWO_WAY = "identification_2way_centred"
 # What stands beside each figure: the null brain, other times, what looks like nothing that taught.

@@ -19,7 +19,7 @@ from tests.train.test_grids import check_equal
 from train.artifacts.run_folder import draft_of
 from train.config.run_files import read_run
 from train.evaluate import Request, evaluate
-from train.run import main
+from train.run_recipe import main
 
 SECONDS = (168, 76)
 # Each phase of a small CineSync, as short as it can be.

@@ -18,8 +18,8 @@ from train.config.recipe import build, check, read
 from train.config.run_files import read_run, weights
 from train.data.sets.feature_runs import FeatureRuns
 from train.models.ridge.held_out_people import HeldOutPeople
-from train.run import main as train
-from train.run import run as make_run
+from train.run_recipe import main as train
+from train.run_recipe import run as make_run
 
 TWO_WAY = "identification_2way_features"
 FILMS = {"alpha": 480, "beta": 400, "gamma": 320}

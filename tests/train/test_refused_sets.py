@@ -16,7 +16,7 @@ from tests.train.data.layouts import released
 from tests.train.data.layouts.laboratory import write_events
 from tests.train.trainer import test_participants
 from train.data.set_windows import SetWindows
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 FIRST = "data.subject=subject1"
 BOTH = "data.subject=subject1,subject2"

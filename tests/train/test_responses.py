@@ -16,7 +16,7 @@ from rtdecode.disk.video import write_mp4
 from train import evaluate
 from train.config.run_files import read_run
 from train.data.layouts import bold_moments
-from train.run import main as train
+from train.run_recipe import main as train
 
 # Videos, and showings of each, for training and for testing.
 COUNTS = ((36, 3), (12, 4))

@@ -22,7 +22,7 @@ from train.config.run_context import RunContext
 from train.config.run_files import arrays, read_run
 from train.data import simulated
 from train.evaluation import identification
-from train.run import main, run, show
+from train.run_recipe import main, run, show
 
 SMALL = [
     "scale=tiny",
@@ -263,7 +263,9 @@ def test_a_folder_of_data_is_refused_by_a_recipe_that_simulates(
 
 
 def test_without_the_train_extra_the_program_says_what_to_install() -> None:
-    hide = "import sys; sys.modules['yaml'] = None; from train.run import main; sys.exit(main(['ridge']))"
+    hide = (
+        "import sys; sys.modules['yaml'] = None; from train.run_recipe import main; sys.exit(main(['ridge']))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", hide], capture_output=True, text=True, check=False, timeout=180
     )

@@ -25,7 +25,7 @@ from train.evaluation.identification import fresh, judge_clips
 from train.evaluation.result import make_decode
 from train.models.ridge.plan import PatchRidgePlan, fit_latents
 from train.models.ridge.system import PatchRidge
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 # Name in the run -> number. The first one is the default participant.
 NUMBERS = {None: 1, "sub-02": 2}

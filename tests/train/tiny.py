@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from rtdecode.bundle import Bundle, load
-from train.run import run
+from train.run_recipe import run
 
 # A folder that the processes of one test run share; `tests/conftest.py` makes and removes it.
 SHARED = Path(os.environ["RTDECODE_TEST_SHARED"])

@@ -13,7 +13,7 @@ from train.config.recipe import check, read
 from train.config.run_context import RunContext, check_new, clear
 from train.interface.system import Trained
 from train.models.cinesync import converted
-from train.run import write_whole
+from train.run_recipe import write_whole
 
 _USAGE = """python -m train.weights SYSTEM FILE... out=RUN licence=TEXT [key=value ...]   systems: {systems}
   FILE                       the checkpoint (mp_rank_00_model_states.pt), or all files of it

@@ -18,7 +18,7 @@ from train.config.run_files import read_run
 from train.config.training_films import TrainingFilm, training_films
 from train.data.simulated import FilmSessions
 from train.models.ridge.plan import PatchRidgePlan
-from train.run import run
+from train.run_recipe import run
 
 SMALL = [
     "scale=tiny",

@@ -31,7 +31,7 @@ from train.data.recorded_sessions import RecordedSessions, shipped_minutes
 from train.data.recorded_showing import RecordedShowing, likeness, stretches
 from train.data.showing import by_title
 from train.evaluation.last_run import novelty
-from train.run import main, run
+from train.run_recipe import main, run
 
 GRID = grid(tr="4/5", window=4, hop=4, lag=4, sfreq=125, fps=8)
 BLANK = RecordedSessions(GRID, EegBand(), Baseline(0, 0.005))

@@ -34,7 +34,7 @@ from train.evaluation.film_scores import (
 )
 from train.metrics.order import order
 from train.metrics.quality import ssim
-from train.run import table
+from train.run_recipe import table
 
 NWAY = (
     "identification_2way_centred",

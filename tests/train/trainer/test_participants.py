@@ -19,8 +19,8 @@ from train.config.run_files import read_run
 from train.data.sets.opening import opened
 from train.interface.system import of_another
 from train.models.ridge.system import PatchRidge
-from train.run import main as train
-from train.run import run as make_run
+from train.run_recipe import main as train
+from train.run_recipe import run as make_run
 
 VOXELS = 30
 TWO_WAY = "identification_2way_centred"

@@ -28,7 +28,7 @@ from train.models.brainnetflix.participants import ParticipantBatches, chain_of,
 from train.models.brainnetflix.plan import BrainNetflixPlan
 from train.models.brainnetflix.system import SharedSystem
 from train.models.conditioned.batches import Dropout, Windows
-from train.run import run
+from train.run_recipe import run
 from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))

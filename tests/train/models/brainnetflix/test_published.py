@@ -22,7 +22,7 @@ from train.models.brainnetflix.encoder import FMRI, START
 from train.models.brainnetflix.published import BrainNetflixPublishedPlan
 from train.models.brainnetflix.system import SharedPublishedSystem
 from train.models.conditioned.encoder import Signals
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.targets.__main__ import main as compute
 
 TOKENS = 6

@@ -14,7 +14,7 @@ from train.config.recipe import build
 from train.config.run_files import read_run
 from train.data.sets.opening import opened
 from train.models.brainnetflix.system import SharedSystem
-from train.run import run
+from train.run_recipe import run
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 

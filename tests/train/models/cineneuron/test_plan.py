@@ -17,7 +17,7 @@ from train.config.recipe import build
 from train.config.run_files import arrays, read_run
 from train.data.phantom import participant
 from train.models.conditioned.material import Places
-from train.run import main, run
+from train.run_recipe import main, run
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))
 

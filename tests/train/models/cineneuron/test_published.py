@@ -30,7 +30,7 @@ from train.models.cineneuron.encoder import RememberingEncoder
 from train.models.cineneuron.published import CineNeuronPublishedPlan
 from train.models.conditioned.encoder import Signals
 from train.parts.generators.wan import WanSizes
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.targets.__main__ import main as compute
 from train.trainer import loop
 from train.trainer.loader import Place

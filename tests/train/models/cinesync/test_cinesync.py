@@ -19,8 +19,8 @@ from train.config.run_files import arrays, read_run, weights
 from train.data.phantom import Participant, session_arrays, session_clips
 from train.models.cinesync.plan import CONTRASTS
 from train.models.conditioned.alignment import identify_clips
-from train.run import main as train
-from train.run import run as make_run
+from train.run_recipe import main as train
+from train.run_recipe import run as make_run
 
 SMALL = [
     "scale=tiny",

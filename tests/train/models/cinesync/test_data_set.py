@@ -14,7 +14,7 @@ from tests.train.test_data_set import FEW_PLACES, release
 from train.artifacts.run_folder import draft_of, restored
 from train.config.recipe import build
 from train.config.run_files import read_run
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 
 _SHARED_CHANGES = ("scale", "system.encoder", "system.video", "phases")
 STEPS = [change for change in SMALL if change.startswith(_SHARED_CHANGES)]

@@ -35,8 +35,8 @@ from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling
 from train.parts.codecs.tiny_video_decoder import from_published
 from train.parts.codecs.video_decoder import cache_shapes
-from train.run import main as train
-from train.run import run as make_run
+from train.run_recipe import main as train
+from train.run_recipe import run as make_run
 from train.targets.__main__ import main as compute
 
 _SMALL = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"

@@ -9,7 +9,7 @@ import pytest
 from tests.train.models.cinesync.test_cinesync import SMALL
 from tests.train.test_data_set import FEW_PLACES, release
 from train.config.run_files import read_run, weights
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.trainer import checkpoints
 
 PHASES = ("films", "pretrain", "align", "diffuse", "distill")

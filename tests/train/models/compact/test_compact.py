@@ -16,7 +16,7 @@ from tests.train.models.compact.small import few_clips
 from tests.train.tiny import tiny, tiny_bundle
 from train.config.run_files import arrays
 from train.models.compact.batches import Mixture, batch
-from train.run import run
+from train.run_recipe import run
 from train.trainer import checkpoints
 from train.trainer.loader import Place
 

@@ -20,7 +20,7 @@ from train.models.compact.batches import Mixture, batch
 from train.models.compact.flow import Denoiser, VideoFlow, clock, preconditioning, shifted, slow_part
 from train.models.compact.trainable import Trainables
 from train.parts.codecs.patch import fit_decoder, making_up
-from train.run import run
+from train.run_recipe import run
 from train.trainer import loop
 from train.trainer.loader import Place
 from train.trainer.loop import Machine

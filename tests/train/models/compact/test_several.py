@@ -21,7 +21,7 @@ from train.evaluate import Request, evaluate
 from train.models.compact.batches import Mixture, batch, batch_of
 from train.models.compact.encoder import SEAM_FEATURES, CompactEncoder
 from train.models.compact.system import Compact, pack_another, unpack
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.trainer.loader import Place
 
 MIXTURE = Mixture([1.0, 0.0, 0.0, 0.0], 1.0, 0.0, 0.25, {})

@@ -24,8 +24,8 @@ from train.config.recipe import build, read
 from train.config.run_files import arrays, read_run, weights, weights_digest
 from train.fitting.film_tokens import FilmTokens
 from train.models.conditioned.base import read_small
-from train.run import main
-from train.run import run as make_run
+from train.run_recipe import main
+from train.run_recipe import run as make_run
 from train.trainer import checkpoints
 
 SHIPPED = Path(__file__).parents[4] / "train" / "runs"

@@ -16,7 +16,7 @@ from train.config.recipe import build
 from train.config.run_files import arrays, read_run, weights
 from train.distillation import gates
 from train.evaluation.sessions import Sessions
-from train.run import main as train
+from train.run_recipe import main as train
 
 _SHORTENED = ("steps", "show_every", "keep_every")
 CHANGES = [change for change in SMALL if not change.endswith(".steps=10")] + [

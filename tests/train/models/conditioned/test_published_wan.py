@@ -24,7 +24,7 @@ from train.models.conditioned.published_system import PublishedVideo
 from train.models.conditioned.system import Sampling, check_sampling
 from train.parts.codecs.full_video_decoder import WanDecoder
 from train.parts.generators.wan import VideoFlow
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.targets.models import files_of
 
 _WAN = "WanTransformer3DModel"

@@ -20,7 +20,7 @@ from train.evaluate import Request, evaluate
 from train.models.haxby.causal import CausalChain
 from train.models.haxby.leave_one_run_out import leave_one_out, offline_trials
 from train.models.haxby.trials import Blocks, Candidates
-from train.run import run
+from train.run_recipe import run
 
 DATA = Path(__file__).parents[3] / "data" / "haxby"
 SHIPPED = Path(__file__).parents[4] / "train" / "runs" / "haxby"

@@ -33,7 +33,7 @@ from train.models.mindvideo.pretraining import MaskedSizes, MaskedVolumes, Volum
 from train.parts.encoders.film_net import FilmNet
 from train.parts.encoders.transformer import TrunkSizes
 from train.parts.text.words import Vocabulary
-from train.run import run
+from train.run_recipe import run
 from train.trainer.loader import Place
 
 RECIPE = str(Path(__file__).with_name("small.yaml"))

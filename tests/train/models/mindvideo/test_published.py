@@ -32,7 +32,7 @@ from train.models.mindvideo.augmentation import IMAGE_VARIANTS, TEXT_VARIANTS, V
 from train.models.mindvideo.pretraining import MaskedVolumes
 from train.models.mindvideo.published import MindVideoPublishedPlan
 from train.parts.generators.stable_diffusion import UNetSizes
-from train.run import run as make_run
+from train.run_recipe import run as make_run
 from train.targets.__main__ import main as compute
 from train.trainer import loop
 from train.trainer.loader import Place
