@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.signal import resample_poly
 
 from train.data.shards import Shards
 
@@ -140,6 +139,9 @@ def resampled(eeg: NDArray[Any], samples: int) -> NDArray[Any]:
     """
     if eeg.shape[-1] == samples:
         return eeg
+    # Each process that draws batches imports this module, and few resample: that takes 45 MB and a second.
+    from scipy.signal import resample_poly
+
     ratio = Fraction(samples, eeg.shape[-1])
     return resample_poly(eeg, ratio.numerator, ratio.denominator, axis=-1, padtype="line")
 

@@ -21,6 +21,7 @@ from train.data.participant_values import folders_of
 from train.data.set_windows import SetWindows
 from train.data.sets.set_node import DataSetWindows
 from train.data.target_cache import Cached
+from train.data.target_rows import CachedTargets
 from train.data.taught import Taught
 from train.fitting.shared_space import CLIP
 from train.interface.system import OfSubject, Trained
@@ -44,7 +45,7 @@ from train.models.brainnetflix.system import SharedPublishedSystem, pack_others
 from train.models.conditioned import alignment
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Windows
-from train.models.conditioned.published import PROMPT, CachedTargets, PublishedPlan, check_prompt
+from train.models.conditioned.published import PROMPT, PublishedPlan, check_prompt
 from train.models.conditioned.published_system import PublishedShape, packed
 from train.models.conditioned.small import check_read, losses_of, select_modalities, signal_shapes
 from train.models.conditioned.system import check_sampling, read_shape

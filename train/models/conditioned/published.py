@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
@@ -25,8 +24,8 @@ from train.data import target_cache
 from train.data.arrays import golden
 from train.data.set_windows import SetWindows
 from train.data.sets.set_node import DataSetWindows
-from train.data.shards import Shards
 from train.data.target_cache import Cached, pooled_text
+from train.data.target_rows import CachedTargets, picked_rows
 from train.data.taught import Taught
 from train.data.voxel_order import STORED
 from train.data.window_arrays import WindowArray
@@ -192,8 +191,8 @@ class PublishedPlan:
             text=aimed["text"],
             signals=taught.signals,
             units=None,
-            deviations=_picked(targets["vae"].deviations if self.sampled else None, aimed["vae"]),
-            passages=_picked(targets["text"].passages, aimed["text"]),
+            deviations=picked_rows(targets["vae"].deviations if self.sampled else None, aimed["vae"]),
+            passages=picked_rows(targets["text"].passages, aimed["text"]),
             targets=predicted,
             # A data set does not say where shots are cut.
             shots=aimed["vae"].rows if self.apart else None,
@@ -481,66 +480,6 @@ def check_prompt(shape: Sequence[int], expected: tuple[int, int]) -> None:
             expected_tokens=expected[0],
             expected_width=expected[1],
         )
-
-
-class CachedTargets:
-    """The targets of what windows showed, read from their files as they are asked for.
-
-    Parameters
-    ----------
-    cached : Cached
-        The targets of all titles.
-    rows : (window,)
-        Place of each window among the titles.
-    """
-
-    def __init__(self, cached: Cached, rows: NDArray[np.int64]) -> None:
-        self._cached = cached
-        self._rows = rows
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Place of each window among the titles."""
-        return self._rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(window, ...)."""
-        return (len(self._rows), *self._cached.values.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        return self._cached.read(self._rows[key])
-
-    @property
-    def variants(self) -> WindowArray | None:
-        """Frames or captions as they are and changed, (window, frame, variant, feature), if there are any."""
-        return _picked(self._cached.variants, self)
-
-
-@dataclass(frozen=True)
-class _PickedRows:
-    """Some rows of an array on disk."""
-
-    array: Shards
-    rows: NDArray[np.int64]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.array.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        return self.array[self.rows[key]]
-
-
-def _picked(array: Shards | None, targets: CachedTargets) -> _PickedRows | None:
-    """Return the rows of an array beside targets, where there is one."""
-    return None if array is None else _PickedRows(array, targets.rows)
 
 
 def _check_frames(latents: CachedTargets, frames: int, turn: int) -> None:

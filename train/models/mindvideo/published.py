@@ -9,11 +9,12 @@ from rtdecode.errors import UsageError
 from train.config.run_context import RunContext
 from train.data.set_windows import SetWindows
 from train.data.target_cache import Cached
+from train.data.target_rows import CachedTargets
 from train.data.voxel_order import HIERARCHY, check_order
 from train.data.window_arrays import WindowArray
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import ConditionEncoder
-from train.models.conditioned.published import PROMPT, CachedTargets, PublishedPlan, check_prompt
+from train.models.conditioned.published import PROMPT, PublishedPlan, check_prompt
 from train.models.conditioned.small import PRETRAIN
 from train.models.conditioned.trainable import Contrasts
 from train.models.mindvideo.augmentation import IMAGE_VARIANTS, TEXT_VARIANTS, VariantBatches, Variants
