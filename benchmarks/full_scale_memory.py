@@ -7,7 +7,9 @@ published shapes but for latents, which are mapped as signals are, and a CogVide
 `cinesync` is trained on it for some steps of both phases, with encoders of one layer, so that nearly all
 that it holds is beside model and optimizer. USS, the memory that no other process shares, of the training and
 of the processes that draw batches is read from the system several times a second. A line through both sizes
-gives what a training holds whatever its windows, what each window adds, and what all of the release take.
+gives what a training holds whatever its windows, what each window adds, and what all of the release take. A
+process that draws batches holds more or less of them at each moment, so that what a window adds to it is read
+from the least that it held.
 """
 
 import io
@@ -86,6 +88,7 @@ class Phase:
         return {
             "base": median(main for main, _ in self.standing),
             "worker": median(sizes),
+            "worker_least": min(sizes),
             "worker_peak": max(sizes),
             "peak_ratio": round(peak / total, 3),
         }
@@ -140,10 +143,11 @@ def projected(trainings: Mapping[int, Training], workers: int) -> dict[str, Any]
         for name in _PHASES
     }
     base, base_slope = max((line["base"] for line in lines.values()), key=_projected)
-    worker, worker_slope = max((line["worker"] for line in lines.values()), key=_projected)
+    worker_slope = max(slope for line in lines.values() for _, slope in [line["worker_least"]])
+    worker = max(phase["worker"] for phases in sizes.values() for phase in phases.values())
     peak = max(phase["peak_ratio"] for phases in sizes.values() for phase in phases.values())
     projected_base = _projected((base, base_slope))
-    projected_worker = _projected((worker, worker_slope))
+    projected_worker = worker + worker_slope * (_TEACHING - max(sizes))
     return {
         "windows": list(trainings),
         "workers": workers,
@@ -169,8 +173,8 @@ def projected(trainings: Mapping[int, Training], workers: int) -> dict[str, Any]
     }
 
 
-_KEYS = ("base", "worker")
-_BYTES = (*_KEYS, "worker_peak")
+_KEYS = ("base", "worker_least")
+_BYTES = (*_KEYS, "worker", "worker_peak")
 
 
 def _line(values: dict[int, float]) -> tuple[float, float]:
@@ -198,7 +202,7 @@ def table(figures: dict[str, Any]) -> Table:
     )
     laid.add_row(
         "a process that draws batches, MB",
-        f"{figures['worker_mb']} + {figures['worker_kb_a_window']} kB a window",
+        f"{figures['worker_mb']}, and {figures['worker_kb_a_window']} kB a window more",
         str(figures["projected_worker_mb"]),
         str(LARGEST_WORKER / _MB),
     )
