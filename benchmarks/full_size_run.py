@@ -52,6 +52,8 @@ _VOXELS = 18_946
 _SLOTS = 5
 _CHANNELS = 64
 _SFREQ = 1000
+# So many windows as the golden ones take.
+_WINDOWS = 3
 # Width of SigLIP's embeddings, and frames of a clip.
 _EMBEDDING = 1152
 _FRAMES = 33
@@ -151,10 +153,10 @@ def _taught() -> Taught:
     clip = ClipGeometry(_FRAMES, rows, columns, 8.0)
     samples = 4 * _SFREQ
     signals = {
-        "fmri": random.standard_normal((1, _SLOTS, _VOXELS)).astype(np.float32),
-        "fmri_mask": np.ones((1, _SLOTS), np.float32),
-        "eeg": random.standard_normal((1, _CHANNELS, samples)).astype(np.float32),
-        "eeg_mask": np.ones((1, samples), np.float32),
+        "fmri": random.standard_normal((_WINDOWS, _SLOTS, _VOXELS)).astype(np.float32),
+        "fmri_mask": np.ones((_WINDOWS, _SLOTS), np.float32),
+        "eeg": random.standard_normal((_WINDOWS, _CHANNELS, samples)).astype(np.float32),
+        "eeg_mask": np.ones((_WINDOWS, samples), np.float32),
     }
     stats = {
         "fmri_mean": np.zeros(_VOXELS, np.float32),
