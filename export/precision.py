@@ -42,7 +42,12 @@ CLOCK = ("t", "r", "step", "steps", "chunk", "detail")
 
 
 def converted(
-    model: ModelProto, precision: str, clock: Collection[str] = (), state_ports: Collection[str] = ()
+    model: ModelProto,
+    precision: str,
+    clock: Collection[str] = (),
+    state_ports: Collection[str] = (),
+    *,
+    in_place: bool = False,
 ) -> ModelProto:
     """Return a copy of a graph in a lower precision; the graph itself in ``fp32``.
 
@@ -56,6 +61,8 @@ def converted(
         Inputs that say where the sampler is. What is computed from them alone stays in single precision.
     state_ports : collection of str
         Ports that read and write states, which ``fp16`` and ``bf16`` keep in half precision.
+    in_place : bool
+        Whether the graph is given up: it is changed then, and no copy of its weights is in memory.
 
     Raises
     ------
@@ -64,9 +71,11 @@ def converted(
     """
     if precision == "fp32":
         return model
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    lowered = _quantised(copy, clock) if precision == "int8" else _lowered(copy, precision, clock)
+    given = model
+    if not in_place:
+        given = ModelProto()
+        given.CopyFrom(model)
+    lowered = _quantised(given, clock) if precision == "int8" else _lowered(given, precision, clock)
     if precision in ROUNDED:
         _narrow(lowered, precision, state_ports)
     if lowered.ByteSize() < 2**31:
@@ -349,9 +358,10 @@ def _prune(graph: GraphProto) -> None:
     nodes.reverse()
     del graph.node[:]
     graph.node.extend(nodes)
-    weights = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
+    # One by one: a list of those that stay would be a copy of them.
+    for number in reversed(range(len(graph.initializer))):
+        if graph.initializer[number].name not in used:
+            del graph.initializer[number]
 
 
 def _read(node: NodeProto) -> Iterator[str]:

@@ -325,7 +325,7 @@ def _made(
     kept_in = states.ports(single)
     # What is in the precision of the export from the start has no stand-in, which takes single precision.
     lowered = {stage.name for stage in stages if isinstance(stage, Traced) and stage.precision != "fp32"}
-    exact = {} if lowered else graphs
+    exact = {} if lowered else dict(graphs)
 
     @cache
     def stand_ins() -> dict[str, dict[str, ModelProto]]:
@@ -355,12 +355,10 @@ def _made(
         calibration = calls(single, shared_graphs | graphs, golden, memories)
         graphs = float8.quantised(graphs, calibration, clocks)
     else:
-        graphs = {
-            name: graph
-            if name in lowered
-            else converted(graph, request.precision, clocks[name], kept_in[name])
-            for name, graph in graphs.items()
-        }
+        for name in graphs.keys() - lowered:
+            graphs[name] = converted(
+                graphs[name], request.precision, clocks[name], kept_in[name], in_place=not exact
+            )
     if request.target == CUDA:
         kernels.check(graphs)
     graphs |= shared_graphs

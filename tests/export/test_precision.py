@@ -72,6 +72,20 @@ def ran(model: ModelProto, step: Traced) -> Any:
     return Graph(model.SerializeToString(), "the test")(inputs)["next"]
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_a_graph_that_is_given_up_becomes_what_its_copy_does(single: ModelProto, precision: str) -> None:
+    before = single.SerializeToString(deterministic=True)
+    of_copy = converted(single, precision, ["t"])
+    assert single.SerializeToString(deterministic=True) == before
+    given_up = ModelProto()
+    given_up.CopyFrom(single)
+    in_place = converted(given_up, precision, ["t"], in_place=True)
+    assert in_place.SerializeToString(deterministic=True) == of_copy.SerializeToString(deterministic=True)
+    # Nothing is left of the weights that the lower ones stand for.
+    read = {name for node in in_place.graph.node for name in node.input}
+    assert {tensor.name for tensor in in_place.graph.initializer} <= read
+
+
 @pytest.mark.parametrize("precision", _LOW)
 def test_what_computes_is_lower_and_all_else_is_not(precision: str, single: ModelProto, step: Traced) -> None:
     before = single.SerializeToString(deterministic=True)
