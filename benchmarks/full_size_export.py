@@ -95,17 +95,19 @@ def main() -> None:
 
 def of_run(scratch: Path | None) -> None:
     """Measure the export of a run with a few layers, and extend it to all of them."""
-    peaks: dict[tuple[int, int], float] = {}
+    peaks: dict[tuple[int, int], dict[str, float]] = {}
     for point in full_size_run.POINTS:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
             measurement = full_size_run.measured(Path(folder), full_size_run.Layers(*point))
         peaks[point] = measurement["peak_anonymous_gb"]
         _add("runs", f"cinesync-bf16-{point[0]}-{point[1]}", measurement)
     video, brain = full_size_run.PUBLISHED
+    of_parts = full_size_run.of_all_layers(peaks)
     by_slope = {
         "layers": video,
         "brain_layers": brain,
-        "peak_anonymous_gb": round(full_size_run.of_all_layers(peaks), 1),
+        "peak_anonymous_gb": {part: round(size, 1) for part, size in of_parts.items()},
+        "most_gb": round(max(of_parts.values()), 1),
     }
     _add("runs", "cinesync-bf16-by-slope", by_slope)
 

@@ -6,7 +6,8 @@ A pipeline at the published widths with random weights, and a run of the recipe 
 written to disk with few layers of the video model and of both brain transformers, and latents of few tokens.
 `rtdecode export` in bf16 then runs in a process of its own, where few layers count as large, and whose
 anonymous memory is looked at all the while: what it takes besides are pages of mapped files. From two numbers
-of layers of each, the memory of all layers is a line.
+of layers of each, the memory of all layers is a line, for each part of the export by itself: with few layers
+another part takes most than with all of them.
 """
 
 import json
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ import torch
 from benchmarks.full_size import SIZES
 from export import run as exporting
 from export import trace
+from export.outlook import CHECK, GOLDEN, GRAPHS, Outlook
 from rtdecode import terminal
 from rtdecode.bundle import ClipGeometry, EegInput, FmriInput, prepared
 from rtdecode.errors import RtDecodeError
@@ -61,6 +64,9 @@ _FRAMES = 33
 POINTS = ((2, 2), (4, 2), (2, 4))
 PUBLISHED = (42, 12)
 _LOOK_S = 0.05
+# Parts of an export besides those that `export.outlook` has.
+TRACED = "Tracing the graphs"
+CONVERTED = "Converting them"
 # Weights of more bytes than this count as large here, as those of all layers are.
 _LARGE = 2**24
 
@@ -176,21 +182,36 @@ def _taught() -> Taught:
 
 
 class _Watched:
-    """Looks at the anonymous memory of this process until it is stopped."""
+    """Looks at the anonymous memory of this process until it is stopped, part by part."""
 
     def __init__(self) -> None:
-        self.most_bytes = 0
+        self.most_bytes = {GOLDEN: 0}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
+    def begin(self, part: str) -> None:
+        """Note what is taken from now on as that of a part."""
+        self.most_bytes.setdefault(part, 0)
+
     def _look(self) -> None:
         while not self._done.wait(_LOOK_S):
-            self.most_bytes = max(self.most_bytes, _anonymous())
+            part = [*self.most_bytes][-1]
+            self.most_bytes[part] = max(self.most_bytes[part], _anonymous())
 
     def stop(self) -> None:
         self._done.set()
         self._thread.join()
+
+
+class _Marked(Outlook):
+    """Tells when a part of an export begins."""
+
+    watched: ClassVar[_Watched]
+
+    def after(self, part: str) -> None:
+        super().after(part)
+        self.watched.begin({GOLDEN: TRACED, GRAPHS: CHECK}[part])
 
 
 def _anonymous() -> int:
@@ -203,6 +224,15 @@ def export(folder: Path) -> dict[str, Any]:
     """Export the run in a folder in bf16, and measure; this process ends afterwards."""
     large_system.LARGE = trace.LARGEST = exporting.LARGEST = _LARGE
     watched = _Watched()
+    convert = exporting.converted
+
+    def converted(*args: Any, **options: Any) -> Any:
+        watched.begin(CONVERTED)
+        return convert(*args, **options)
+
+    _Marked.watched = watched
+    exporting.Outlook = _Marked
+    exporting.converted = converted
     began = time.monotonic()
     bundle = exporting.run(folder / "run", folder / "bundle", precision="bf16")
     seconds = time.monotonic() - began
@@ -210,7 +240,7 @@ def export(folder: Path) -> dict[str, Any]:
     sizes = {file.name: file.stat().st_size for file in bundle.path.iterdir() if file.is_file()}
     return {
         "export_s": round(seconds, 1),
-        "peak_anonymous_gb": round(watched.most_bytes / 1e9, 3),
+        "peak_anonymous_gb": {part: round(size / 1e9, 3) for part, size in watched.most_bytes.items()},
         "bundle_gb": round(sum(sizes.values()) / 1e9, 3),
         "status": bundle.manifest.parity["status"],
     }
@@ -232,13 +262,16 @@ def measured(folder: Path, layers: Layers) -> dict[str, Any]:
     return {"layers": layers.video, "brain_layers": layers.brain} | json.loads(done.stdout.splitlines()[-1])
 
 
-def of_all_layers(peaks: dict[tuple[int, int], float]) -> float:
-    """Extend the memory at `POINTS` to all layers, in the same unit."""
-    base, more_video, more_brain = (peaks[point] for point in POINTS)
+def of_all_layers(peaks: Mapping[tuple[int, int], Mapping[str, float]]) -> dict[str, float]:
+    """Extend the memory of each part at `POINTS` to all layers, in the same unit."""
     (video, brain), (two, _), (_, deep) = POINTS
-    of_video = (more_video - base) / (two - video)
-    of_brain = (more_brain - base) / (deep - brain)
-    return base + of_video * (PUBLISHED[0] - video) + of_brain * (PUBLISHED[1] - brain)
+    extended = {}
+    for part in peaks[POINTS[0]]:
+        base, more_video, more_brain = (peaks[point][part] for point in POINTS)
+        of_video = (more_video - base) / (two - video)
+        of_brain = (more_brain - base) / (deep - brain)
+        extended[part] = base + of_video * (PUBLISHED[0] - video) + of_brain * (PUBLISHED[1] - brain)
+    return extended
 
 
 if __name__ == "__main__":
