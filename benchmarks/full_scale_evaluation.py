@@ -1,0 +1,95 @@
+"""What an evaluation of clips of 480 x 720 holds in memory, and how long an export takes beside what it says.
+
+    python -m benchmarks.full_scale --evaluation [--clips 60] [--write]
+
+A run of the recipe `cinesync` over a CogVideoX of one layer, whose latents have the published shape, is
+judged by published metrics on so many held-out windows, and exported. Memory is what no other process shares
+(USS), of the program and its children, several times a second.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import full_scale_stand_ins as stand_ins
+from rtdecode.errors import RtDecodeError
+from train.data import cinebrain_clips
+
+# Bytes that an evaluation may hold, whatever its clips.
+LARGEST = 2e9
+# Of the time that an export takes over what it says.
+SLOWEST = 1.5
+_LATENT = (4, 9, 60, 90)
+_SIZE = "480x720"
+_TEACHING = 6
+_READ_EVERY_S = 0.2
+_SAID = re.compile(r"The export takes about (?:(\d+) minutes?|(\d+) s)\b")
+
+
+def measure(clips: int) -> dict[str, Any]:
+    """Train on a stand-in, judge so many windows, and export.
+
+    Returns
+    -------
+    dict
+        ``clips``, ``evaluation_mb``, ``evaluation_s``; ``export_mb``, ``export_s``, ``said_s`` and their
+        ``ratio``; ``met``, whether both bars are.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        stand_ins.release(folder / "release", _TEACHING, clips // cinebrain_clips.HELD_RUNS)
+        stand_ins.pipeline(folder / "pipeline", _LATENT)
+        stand_ins.targets(folder, _LATENT)
+        run = folder / "run"
+        phases = [f"phases.{name}.{key}=1" for name in ("align", "diffuse") for key in ("steps", "batch")]
+        changes = [f"out={run}", f"data.clip={_SIZE}", "system.sampling.steps=1", *phases]
+        _run("train.run", "cinesync", *stand_ins.changes(folder, workers=0), *changes)
+        published = ["published=true", "sections=published", f"windows={clips}", f"out={folder / 'page'}"]
+        judged = _run("train.evaluate", str(run), f"data={folder / 'release'}", *published)
+        exported = _run("rtdecode.cli", "export", str(run), "--out", str(folder / "bundle"))
+    minutes, seconds = _SAID.findall(exported["output"])[-1]
+    said_s = 60 * int(minutes) if minutes else int(seconds)
+    ratio = exported["seconds"] / said_s
+    return {
+        "clips": clips,
+        "evaluation_mb": round(judged["bytes"] / 1e6),
+        "evaluation_s": round(judged["seconds"]),
+        "export_mb": round(exported["bytes"] / 1e6),
+        "export_s": round(exported["seconds"]),
+        "said_s": said_s,
+        "ratio": round(ratio, 2),
+        "met": bool(judged["bytes"] <= LARGEST and ratio <= SLOWEST),
+    }
+
+
+def _run(*words: str) -> dict[str, Any]:
+    """Run a program of the project; return its output, its time, and the most memory that it held."""
+    began = time.monotonic()
+    most = 0
+    with tempfile.TemporaryFile("w+") as log:
+        process = psutil.Popen([sys.executable, "-m", *words], stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            try:
+                everybody = [process, *process.children(recursive=True)]
+                most = max(most, sum(one.memory_full_info().uss for one in everybody))
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                # It ended meanwhile.
+                continue
+            time.sleep(_READ_EVERY_S)
+        log.seek(0)
+        output = log.read()
+    if process.returncode:
+        raise RtDecodeError(
+            "benchmark-program-failed",
+            "{program} ended with {code}:\n{output}",
+            program=words[0],
+            code=process.returncode,
+            output=output,
+        )
+    return {"output": output, "seconds": time.monotonic() - began, "bytes": most}
