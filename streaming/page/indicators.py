@@ -28,10 +28,12 @@ class Silence:
     trigger: float | None = None
 
 
-def eeg(status: Status, silence: Silence, *, requested: bool) -> Finding:
-    """Judge the EEG stream."""
+def eeg(status: Status, silence: Silence, *, requested: bool, decoded: bool = True) -> Finding:
+    """Judge the EEG stream, of which a bundle of fMRI alone takes the triggers."""
     if not requested:
         return Finding("EEG", OFF, "not asked for")
+    if not decoded:
+        return Finding("EEG", OFF, "not read by this bundle")
     if silence.eeg is None:
         return table.EEG_AWAITED.find()
     silent = table.EEG_SILENT.find(silent_s=silence.eeg)

@@ -281,7 +281,8 @@ class PageState:
             usable = [mask for _, mask in self._traces]
             bad = set(self._status.counters["eeg"].get("bad_channels") or [])
         if not values:
-            return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set())
+            absent = "no EEG yet" if "eeg" in self._modalities else "this bundle reads no EEG"
+            return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set(), absent)
         return traces.packed(np.concatenate(values, axis=1), np.concatenate(usable), self._names, bad)
 
     def draw_slices(self) -> bytes:
@@ -395,7 +396,7 @@ class PageState:
         falls_back = options.fallback is not None
         elsewhere = [indicators.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
         return [
-            indicators.eeg(status, silence, requested=with_eeg),
+            indicators.eeg(status, silence, requested=with_eeg, decoded="eeg" in self._modalities),
             indicators.fmri(status, silence, self._tr_s, requested=options.fmri_dir is not None),
             indicators.triggers(status, silence, self._tr_s, requested=with_eeg),
             indicators.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),

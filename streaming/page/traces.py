@@ -48,7 +48,7 @@ window.rtTraces = async (tick) => {{
   if (!rows) {{
     pen.font = 14 * window.devicePixelRatio + 'px sans-serif';
     pen.fillStyle = '{TEXT}';
-    pen.fillText('no EEG yet', width / 2, height / 2);
+    pen.fillText(traces.absent, width / 2, height / 2);
   }}
   const count = rows ? points.length / rows : 0;
   const step = height / Math.max(rows, 1);
@@ -76,7 +76,11 @@ window.rtTraces = async (tick) => {{
 
 
 def packed(
-    values: NDArray[np.floating], usable: NDArray[np.bool_], names: Sequence[str], bad: set[str]
+    values: NDArray[np.floating],
+    usable: NDArray[np.bool_],
+    names: Sequence[str],
+    bad: set[str],
+    absent: str = "",
 ) -> str:
     """Pack EEG for the canvas, one row a channel.
 
@@ -90,6 +94,8 @@ def packed(
         The channels' names.
     bad : set of str
         Channels that are interpolated; they are drawn in another colour.
+    absent : str
+        What is said where there is no channel.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def packed(
         JSON: ``points``, the bytes of all rows in base64, 128 in the middle of a row and 127 from there to
         the middle of the next; ``held``, the spans of points that are usable; ``holes``, the spans that are
         not, as shares of the width; ``bad``, for each row its channel's name if it is interpolated, else
-        empty.
+        empty; ``absent``.
     """
     points, usable_points = _extremes(np.clip(values / _SPREAD, -1, 1), usable)
     coded = np.rint(_MIDDLE + _AMPLITUDE * points).astype(np.uint8)
@@ -108,6 +114,7 @@ def packed(
             "held": true_runs(usable_points),
             "holes": [[start / samples, stop / samples] for start, stop in true_runs(~usable)],
             "bad": [name if name in bad else "" for name in names[: len(values)]],
+            "absent": absent,
         }
     )
 

@@ -26,6 +26,12 @@ def test_silent_eeg_is_told_and_gets_worse(silent: float | None, state: str) -> 
     assert indicators.eeg(status(), Silence(eeg=silent), requested=True).state == state
 
 
+def test_a_bundle_of_fmri_alone_reads_no_eeg_whatever_comes() -> None:
+    for silence in (Silence(eeg=0.1), Silence(eeg=9.0), Silence()):
+        lamp = indicators.eeg(status(), silence, requested=True, decoded=False)
+        assert (lamp.state, lamp.found) == (OFF, "not read by this bundle")
+
+
 def test_bad_channels_are_named() -> None:
     lamp = indicators.eeg(status(eeg={"bad_channels": ["Cz", "Oz"]}), Silence(eeg=0.0), requested=True)
     assert lamp.state == NOTE

@@ -12,7 +12,7 @@ from PIL import Image
 from rtdecode import bundle as bundles
 from rtdecode.bundle import Bundle
 from rtdecode.disk.video import write_mp4
-from streaming.checks.finding import BAD, NOTE, OK
+from streaming.checks.finding import BAD, NOTE, OFF, OK, Finding
 from streaming.message import Message
 from streaming.page.state import LAMPS, PageState
 from streaming.session.mailbox import pack, pack_status
@@ -64,8 +64,20 @@ def test_before_anything_comes_the_page_says_so(state: PageState) -> None:
     assert state.view.clip is None
     assert state.view.run_s is None
     assert tuple(lamp.subject for lamp in state.view.lamps) == LAMPS
-    assert json.loads(state.pack_traces())["bad"] == []
+    packed = json.loads(state.pack_traces())
+    assert (packed["bad"], packed["absent"]) == ([], "no EEG yet")
     assert state.draw_carpet().startswith(b"\x89PNG")
+
+
+def test_of_a_bundle_that_reads_no_eeg_none_is_awaited(bundle: Bundle, tmp_path: Path) -> None:
+    manifest = replace(bundle.manifest, eeg=None)
+    state = PageState(
+        tmp_path, StreamOptions(lsl="x", fmri_dir=Path("y")), replace(bundle, manifest=manifest)
+    )
+    state.take(pack_status(status(100.0)))
+    state.refresh(100.0)
+    assert state.view.lamps[0] == Finding("EEG", OFF, "not read by this bundle")
+    assert json.loads(state.pack_traces())["absent"] == "this bundle reads no EEG"
 
 
 def test_the_newest_clip_is_shown_with_what_is_known_of_it(state: PageState, tmp_path: Path) -> None:
