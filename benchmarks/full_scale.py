@@ -2,7 +2,7 @@
 
     python -m benchmarks.full_scale [--tflops 267] [--gpus 1,8]
     python -m benchmarks.full_scale --memory [--json] [--write]
-    python -m benchmarks.full_scale --evaluation [--clips 60] [--write]
+    python -m benchmarks.full_scale --evaluation [--clips 4,20] [--write]
 
 Builds the networks of every published system on torch's meta device, which allocates nothing, and counts
 parameters, bytes and floating-point operations. Times are these operations over what a GPU reaches: 27 % of
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--gpus", default="1,8", help="numbers of GPUs")
     parser.add_argument("--memory", action="store_true", help="measure what a training holds in memory")
     parser.add_argument("--evaluation", action="store_true", help="measure what an evaluation holds")
-    parser.add_argument("--clips", type=int, default=60, help="that are evaluated")
+    parser.add_argument("--clips", default="4,20", help="that are evaluated")
     parser.add_argument("--json", action="store_true", help="print memory as one JSON object")
     parser.add_argument("--write", action="store_true", help="write what was measured into results")
     parser.add_argument("--windows", default="60,600", help="of the two sizes that memory is measured with")
@@ -165,7 +165,7 @@ def main() -> None:
         _measure_memory(windows, args.workers, as_json=args.json, is_written=args.write)
         return
     if args.evaluation:
-        held = full_scale_evaluation.measure(args.clips)
+        held = full_scale_evaluation.measure([int(text) for text in args.clips.split(",")])
         if args.write:
             write(_EVALUATION, held)
         Console().print_json(strict_json.dumps(held))
