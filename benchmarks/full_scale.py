@@ -221,19 +221,19 @@ def computed(recipe: str, tflops: float, gpus: list[int]) -> dict[str, Any]:
             "learned_millions": round(learned / 1e6, 1),
             "weights_gb": round(_held(trained, learned) / 1e9, 1),
             "checkpoint_gb": round(learned * (_COPIES - 1) * _SINGLE / 1e9, 1),
-            "hours": {n: round(work / (tflops * n) / 3600, 1) for n in gpus},
+            "hours": {n: round(work / (tflops * n) / 3600, 2) for n in gpus},
         }
     return {
         "encoder_millions": round(encoder / 1e6, 1),
         "video_billions": round(video / 1e9, 2),
-        "encoder_tflop": round(encoding, 2),
+        "encoder_tflop": round(encoding, 4),
         "video_tflop": round(drawing, 1),
         "seconds_a_clip": round(2 * plan.sampling.steps * drawing / tflops, 1),
         "targets_gb": round(_targets_bytes(release) / 1e9, 1),
         "signals_gb": round(_signals_bytes(release) / 1e9, 1),
         "memory_gb": round(_memory_bytes(system.encoder) / 1e9, 1),
         "phases": phases,
-        "hours": {n: round(sum(phase["hours"][n] for phase in phases.values()), 1) for n in gpus},
+        "hours": {n: round(sum(phase["hours"][n] for phase in phases.values()), 2) for n in gpus},
     }
 
 

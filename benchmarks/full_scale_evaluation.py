@@ -40,8 +40,8 @@ def measure(clips: Sequence[int]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``evaluations``: number of windows -> ``mb`` and ``seconds``. ``export``: ``mb``, ``seconds``, ``said_s``
-        and their ``ratio``. ``mb_a_clip``, from the fewest windows to the most; ``met``, whether both bars are.
+        ``evaluations``: number of windows -> ``mb`` and ``seconds``; ``mb_a_clip``, from the fewest to the
+        most. ``export``: ``mb``, ``seconds``, ``said_s`` and their ``ratio``. ``met``, whether both bars are.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
