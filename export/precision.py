@@ -71,11 +71,11 @@ def converted(
     """
     if precision == "fp32":
         return model
-    given = model
     if not in_place:
-        given = ModelProto()
-        given.CopyFrom(model)
-    lowered = _quantised(given, clock) if precision == "int8" else _lowered(given, precision, clock)
+        model_copy = ModelProto()
+        model_copy.CopyFrom(model)
+        model = model_copy
+    lowered = _quantised(model, clock) if precision == "int8" else _lowered(model, precision, clock)
     if precision in ROUNDED:
         _narrow(lowered, precision, state_ports)
     if lowered.ByteSize() < 2**31:
