@@ -165,10 +165,10 @@ def main() -> None:
         _measure_memory(windows, args.workers, as_json=args.json, is_written=args.write)
         return
     if args.evaluation:
-        held = full_scale_evaluation.measure([int(text) for text in args.clips.split(",")])
+        evaluated = full_scale_evaluation.measure([int(text) for text in args.clips.split(",")])
         if args.write:
-            write(_EVALUATION, held)
-        Console().print_json(strict_json.dumps(held))
+            write(_EVALUATION, evaluated)
+        Console().print_json(strict_json.dumps(evaluated))
         return
     gpus = [int(text) for text in args.gpus.split(",")]
     figures: dict[str, Any] = {

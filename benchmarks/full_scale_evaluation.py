@@ -31,7 +31,7 @@ _LATENT = (4, 9, 60, 90)
 _SIZE = "480x720"
 _TEACHING = 6
 _READ_EVERY_S = 0.2
-_SAID = re.compile(r"The export takes about (?:(\d+) minutes?|(\d+) s)\b")
+_STATED_TIME = re.compile(r"The export takes about (?:(\d+) minutes?|(\d+) s)\b")
 
 
 def measure(clips: Sequence[int]) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def measure(clips: Sequence[int]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``evaluations``: number of windows -> ``mb`` and ``seconds``; ``mb_a_clip``, from the fewest to the
-        most. ``export``: ``mb``, ``seconds``, ``said_s`` and their ``ratio``. ``met``, whether both bars are.
+        ``evaluations``: number of windows -> ``mb`` and ``seconds``; ``mb_a_clip``, from the fewest to the most.
+        ``export``: ``mb``, ``seconds``, ``stated_s`` and their ``ratio``. ``met``: whether both bars are.
     """
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -57,37 +57,38 @@ def measure(clips: Sequence[int]) -> dict[str, Any]:
         evaluations = {}
         for count in clips:
             out = f"out={folder / f'page-{count}'}"
-            taken = _run("train.evaluate", str(run), f"data={release}", *published, f"windows={count}", out)
-            evaluations[count] = {"mb": round(taken["bytes"] / 1e6), "seconds": round(taken["seconds"])}
+            judged = _run("train.evaluate", str(run), f"data={release}", *published, f"windows={count}", out)
+            evaluations[count] = {"mb": round(judged["bytes"] / 1e6), "seconds": round(judged["seconds"])}
         exported = _run("rtdecode.cli", "export", str(run), "--out", str(folder / "bundle"))
-    minutes, seconds = _SAID.findall(exported["output"])[0]
-    said_s = 60 * int(minutes) if minutes else int(seconds)
-    ratio = exported["seconds"] / said_s
-    fewest, most = min(clips), max(clips)
-    growth = evaluations[most]["mb"] - evaluations[fewest]["mb"]
+    minutes, seconds = _STATED_TIME.findall(exported["output"])[0]
+    stated_s = 60 * int(minutes) if minutes else int(seconds)
+    ratio = exported["seconds"] / stated_s
+    fewest = min(clips)
+    largest = max(clips)
+    growth = evaluations[largest]["mb"] - evaluations[fewest]["mb"]
     return {
         "evaluations": evaluations,
-        "mb_a_clip": round(growth / (most - fewest), 2),
+        "mb_a_clip": round(growth / (largest - fewest), 2),
         "export": {
             "mb": round(exported["bytes"] / 1e6),
             "seconds": round(exported["seconds"]),
-            "said_s": said_s,
+            "stated_s": stated_s,
             "ratio": round(ratio, 2),
         },
-        "met": bool(evaluations[most]["mb"] <= LARGEST / 1e6 and ratio <= SLOWEST),
+        "met": bool(evaluations[largest]["mb"] <= LARGEST / 1e6 and ratio <= SLOWEST),
     }
 
 
 def _run(*words: str) -> dict[str, Any]:
     """Run a program of the project; return its output, its time, and the most memory that it held."""
     began = time.monotonic()
-    most = 0
+    peak_bytes = 0
     with tempfile.TemporaryFile("w+") as log:
         process = psutil.Popen([sys.executable, "-m", *words], stdout=log, stderr=subprocess.STDOUT)
         while process.poll() is None:
             try:
                 everybody = [process, *process.children(recursive=True)]
-                most = max(most, sum(one.memory_full_info().uss for one in everybody))
+                peak_bytes = max(peak_bytes, sum(member.memory_full_info().uss for member in everybody))
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 # It ended meanwhile.
                 continue
@@ -102,4 +103,4 @@ def _run(*words: str) -> dict[str, Any]:
             code=process.returncode,
             output=output,
         )
-    return {"output": output, "seconds": time.monotonic() - began, "bytes": most}
+    return {"output": output, "seconds": time.monotonic() - began, "bytes": peak_bytes}

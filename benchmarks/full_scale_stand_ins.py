@@ -174,10 +174,10 @@ def targets(folder: Path, latent: tuple[int, int, int, int]) -> None:
         "image": (stand_in, (FRAMES, _EMBEDDING)),
         "text": (stand_in, (_EMBEDDING,)),
     }
-    asked = [
+    targets_to_write = [
         Target(name, "captions", model, {}, partial(_Noise, shape)) for name, (model, shape) in models.items()
     ]
-    compute(cinebrain.opened(folder / "release"), asked, folder / "targets")
+    compute(cinebrain.opened(folder / "release"), targets_to_write, folder / "targets")
 
 
 @dataclass(frozen=True)
