@@ -40,7 +40,7 @@ def measure(clips: Sequence[int]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``evaluations``: number of windows -> ``mb`` and ``seconds``; ``mb_a_clip``, from the fewest to the most.
+        ``evaluations``: number of windows -> ``mb`` and ``seconds``; ``mb_a_clip`` from fewest to most.
         ``export``: ``mb``, ``seconds``, ``stated_s`` and their ``ratio``. ``met``: whether both bars are.
     """
     with tempfile.TemporaryDirectory() as place:
