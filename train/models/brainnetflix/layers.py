@@ -1,7 +1,7 @@
 """The shared space of a training, the layers of its participants, and an encoder that begins at them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from train.fitting.shared_space import START as LATENTS
 from train.models.brainnetflix.encoder import FMRI, READING, SharedEncoder, SharedSizes, Stem
 from train.models.conditioned.batches import Windows
 from train.models.conditioned.encoder import Signals
+from train.models.conditioned.system import Sampling
 from train.models.conditioned.trainable import FRAMES, TEXT, Contrasts
 from train.trainer.phases import Phase
 
@@ -139,6 +140,26 @@ def viewing_of(windows: Windows, runs: NDArray[Any], space: SharedSpace, alignme
     parts = [rows[first : first + _AT_A_TIME] for first in range(0, len(rows), _AT_A_TIME)]
     points = np.concatenate([space.points(values_of(windows, part, alignment)) for part in parts])
     return Viewing(volumes.astype(np.float32), points, runs[rows])
+
+
+def shared_provenance(alignment: str, sampling: Sampling, participants: Collection[str]) -> dict[str, Any]:
+    """Say what the bundle of several participants, or of one, was trained with.
+
+    Parameters
+    ----------
+    alignment : str
+        What the layers were aligned with.
+    sampling : Sampling
+        How clips are drawn.
+    participants : collection of str
+        Their names.
+    """
+    provenance: dict[str, Any] = {"alignment": alignment}
+    if sampling.starts:
+        provenance["start_level"] = sampling.start_level
+    if len(participants) > 1:
+        provenance["participants"] = list(participants)
+    return provenance
 
 
 def number_of(name: str) -> int | None:

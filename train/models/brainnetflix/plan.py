@@ -28,7 +28,7 @@ from train.data.several_sets import check_near_duplicates
 from train.data.simulated import FilmSessions
 from train.fitting.shared_space import CLIP, CODEC
 from train.interface.system import OfSubject, Trained
-from train.models.brainnetflix.encoder import FMRI, VECTOR, SharedEncoder, SharedSizes
+from train.models.brainnetflix.encoder import VECTOR, SharedEncoder, SharedSizes
 from train.models.brainnetflix.layers import (
     CONTRASTS,
     START_TARGET,
@@ -41,6 +41,7 @@ from train.models.brainnetflix.layers import (
     find_space,
     number_of,
     rows_of,
+    shared_provenance,
     viewing_of,
 )
 from train.models.brainnetflix.participants import ParticipantBatches, chain_of, check_batches, check_vertices
@@ -49,6 +50,7 @@ from train.models.conditioned import alignment
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import AnyWindows
 from train.models.conditioned.batches import Windows
+from train.models.conditioned.drafts import drawing_manifest, select_modalities
 from train.models.conditioned.encoder import START
 from train.models.conditioned.material import Material, of_sessions, of_windows
 from train.models.conditioned.small import (
@@ -337,29 +339,24 @@ class BrainNetflixPlan(SmallPlan):
 
     def _belongings(self, trained: SharedSystem, materials: Mapping[str, Material]) -> dict[str, OfSubject]:
         """Return what belongs to each participant."""
-        sampling = self.sampling
         chain = chain_of([material.manifest.chain for material in materials.values()])
-        provenance = {"guidance": sampling.guidance, "alignment": self.alignment}
-        if sampling.starts:
-            provenance["start_level"] = sampling.start_level
-        if len(materials) > 1:
-            provenance["participants"] = list(materials)
+        provenance = shared_provenance(self.alignment, self.sampling, materials)
         belongings: dict[str, OfSubject] = {}
         for name, material in materials.items():
-            manifest = replace(
+            draft = replace(
                 material.manifest,
-                eeg=None,
                 chain=chain,
-                sigmas=trained.sigmas(sampling.steps),
-                steps=sampling.steps,
                 # Captions of any film are not known, nor what was shown between the windows of a data set.
                 fitter=None if self.alignment == TEXT or material.cuts is None else FITTER,
                 subject=number_of(name),
-                provenance=material.manifest.provenance | provenance,
             )
-            golden = {port: values for port, values in material.golden.items() if port.startswith(FMRI)}
-            stats = {key: values for key, values in material.stats.items() if not key.startswith("eeg")}
-            belongings[name] = OfSubject(manifest, stats, material.projection, golden)
+            read = self.encoder.modalities
+            belongings[name] = OfSubject(
+                drawing_manifest(draft, trained, self.sampling, read, provenance),
+                select_modalities(read, material.stats),
+                material.projection,
+                select_modalities(read, material.golden),
+            )
         return belongings
 
 

@@ -37,6 +37,7 @@ from train.models.brainnetflix.layers import (
     check_nothing_drawn,
     find_space,
     number_of,
+    shared_provenance,
     some_of,
     viewing_of,
 )
@@ -45,9 +46,10 @@ from train.models.brainnetflix.system import SharedPublishedSystem, pack_others
 from train.models.conditioned import alignment
 from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.batches import Windows
+from train.models.conditioned.drafts import drawing_manifest, select_modalities
 from train.models.conditioned.published import PROMPT, PublishedPlan, check_prompt
 from train.models.conditioned.published_system import PublishedShape, packed
-from train.models.conditioned.small import check_read, losses_of, select_modalities, signal_shapes
+from train.models.conditioned.small import check_read, losses_of, signal_shapes
 from train.models.conditioned.system import check_sampling, read_shape
 from train.models.conditioned.trainable import CAPTION, BrainVideo, Contrasts
 from train.parts.generators import folders
@@ -280,28 +282,12 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         """Put a run together, of all participants."""
         system = self.restore(weights)
         chain = chain_of([taught.manifest.chain for taught in everybody.values()])
-        provenance_of_run: dict[str, Any] = {
-            "guidance": self.sampling.guidance,
-            "alignment": self.alignment,
-            "weights": models,
-        }
-        if self.sampling.starts:
-            provenance_of_run["start_level"] = self.sampling.start_level
-        if len(everybody) > 1:
-            provenance_of_run["participants"] = list(everybody)
+        provenance = shared_provenance(self.alignment, self.sampling, everybody) | {"weights": models}
         belongings: dict[str, OfSubject] = {}
         for name, taught in everybody.items():
-            manifest = replace(
-                taught.manifest,
-                licence=self.video.licence,
-                eeg=None,
-                chain=chain,
-                sigmas=system.sigmas(self.sampling.steps),
-                steps=self.sampling.steps,
-                subject=number_of(name),
-                provenance=taught.manifest.provenance | provenance_of_run,
-            )
             modalities = self.encoder.modalities
+            draft = replace(taught.manifest, licence=self.video.licence, chain=chain, subject=number_of(name))
+            manifest = drawing_manifest(draft, system, self.sampling, modalities, provenance)
             stats = select_modalities(modalities, taught.stats)
             examples = select_modalities(modalities, golden(taught.signals))
             belongings[name] = OfSubject(manifest, stats, taught.projection, examples)

@@ -36,6 +36,7 @@ from train.models.conditioned.alignment import HeldOutWindows
 from train.models.conditioned.base import base_provenance, check_phases, check_sizes, check_windows
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, device_of, distil
+from train.models.conditioned.drafts import drawing_manifest, select_modalities
 from train.models.conditioned.encoder import ConditionEncoder, Encoding, ordered
 from train.models.conditioned.material import in_order
 from train.models.conditioned.published_system import (
@@ -51,7 +52,6 @@ from train.models.conditioned.small import (
     PRETRAIN,
     check_read,
     losses_of,
-    select_modalities,
     signal_shapes,
     split_distillation_phases,
     unmerged_adapters,
@@ -373,19 +373,10 @@ class PublishedPlan:
         tables, pictures : dict
             See `train.interface.system.Trained`.
         """
-        manifest = taught.manifest
         trained = self.restore(weights)
-        steps = self.sampling.steps
         names = ordered(self.encoder.modalities)
-        draft = replace(
-            manifest,
-            licence=self.video.licence,
-            eeg=manifest.eeg if "eeg" in names else None,
-            fmri=manifest.fmri if "fmri" in names else None,
-            sigmas=trained.sigmas(steps),
-            steps=steps,
-            provenance=manifest.provenance | {"guidance": self.sampling.guidance} | provenance,
-        )
+        manifest = replace(taught.manifest, licence=self.video.licence)
+        draft = drawing_manifest(manifest, trained, self.sampling, names, provenance)
         return Trained(
             system=trained,
             manifest=draft,

@@ -9,7 +9,7 @@ on after it.
 """
 
 import copy
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -52,6 +52,7 @@ from train.models.conditioned.base import (
 )
 from train.models.conditioned.batches import Dropout, Windows
 from train.models.conditioned.distilled import ClipRenderer, distil
+from train.models.conditioned.drafts import drawing_manifest, select_modalities
 from train.models.conditioned.encoder import MODALITIES, ConditionEncoder, Encoding, Signals, ordered
 from train.models.conditioned.fittable import FITTER, film_tokens
 from train.models.conditioned.material import Describe, FilmSizes, Material, of_sessions, of_set
@@ -252,20 +253,10 @@ class SmallPlan:
             tables["distillation"] = lessons.gates
         trained = self.restore(weights)
         token_statistics = film_tokens(work, data, material, encoder)
-        sampling = self.sampling
         read = encoder.modalities
-        draft = replace(
-            material.manifest,
-            eeg=material.manifest.eeg if "eeg" in read else None,
-            fmri=material.manifest.fmri if "fmri" in read else None,
-            sigmas=trained.sigmas(sampling.steps),
-            steps=sampling.steps,
-            fitter=FITTER if token_statistics else None,
-            provenance=material.manifest.provenance
-            | encoder_provenance
-            | {"guidance": sampling.guidance}
-            | base_provenance(work),
-        )
+        manifest = replace(material.manifest, fitter=FITTER if token_statistics else None)
+        provenance = encoder_provenance | base_provenance(work)
+        draft = drawing_manifest(manifest, trained, self.sampling, read, provenance)
         return Trained(
             system=trained,
             manifest=draft,
@@ -659,12 +650,6 @@ def signal_shapes(signals: Mapping[str, WindowArray], encoder: Encoding) -> Sign
             available=list(available),
         )
     return Signals.of(signals)
-
-
-def select_modalities(modalities: Collection[str], arrays: Arrays) -> Arrays:
-    """Leave out the arrays of modalities that are not read."""
-    other = {*MODALITIES} - {*modalities}
-    return {name: values for name, values in arrays.items() if name.partition("_")[0] not in other}
 
 
 def _held(pictures: NDArray[np.uint8]) -> int:
