@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests import words
+from tests.parsed import tree_of
 from tests.test_imports import MAY
 
 # Those of the wheel, then those that only a checkout has.
@@ -41,7 +42,7 @@ _LAYOUT = {
 def read(root: Path, packages: Sequence[str] = PACKAGES) -> Trees:
     """Parse every module: path below the root, with slashes -> its tree."""
     files = [file for package in packages for file in sorted((root / package).rglob("*.py"))]
-    return {file.relative_to(root).as_posix(): ast.parse(file.read_bytes()) for file in files}
+    return {file.relative_to(root).as_posix(): tree_of(file) for file in files}
 
 
 def of(trees: Trees, package: str) -> Trees:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.parsed import tree_of
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"rtdecode", "streaming", "train", "export"}
 MAY = {
@@ -63,7 +65,7 @@ def runs(code: str) -> None:
 @pytest.mark.parametrize("package", sorted(MAY))
 def test_imports_follow_the_arrows(package: str) -> None:
     for file in (ROOT / package).rglob("*.py"):
-        imported = _imports(ast.parse(file.read_text())) & PACKAGES
+        imported = _imports(tree_of(file)) & PACKAGES
         if file == ROOT / "rtdecode" / "cli.py":
             continue
         assert imported <= MAY[package], f"{file.relative_to(ROOT)} imports {imported - MAY[package]}"
@@ -72,9 +74,7 @@ def test_imports_follow_the_arrows(package: str) -> None:
 def test_nothing_that_decodes_knows_what_the_drawn_film_shows() -> None:
     """What is trained, fitted and streamed works with any film, so it must not rest on the words for one."""
     files = [file for package in ("train", "export", "streaming") for file in (ROOT / package).rglob("*.py")]
-    knowing = {
-        str(file.relative_to(ROOT)) for file in files if _names(ast.parse(file.read_text())) & {"ATTRIBUTES"}
-    }
+    knowing = {str(file.relative_to(ROOT)) for file in files if _names(tree_of(file)) & {"ATTRIBUTES"}}
     assert knowing == set()
 
 
@@ -91,7 +91,7 @@ def test_neither_modules_nor_folders_import_each_other_in_a_circle() -> None:
 
 def _top_level(file: Path) -> set[str]:
     """Modules that a file imports when it is imported, and not only when one of its functions runs."""
-    tree = ast.parse(file.read_text())
+    tree = tree_of(file)
     return {
         name for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) for name in _names(node)
     }
@@ -104,7 +104,7 @@ def test_the_page_is_a_leaf() -> None:
     knowing = {
         str(file.relative_to(ROOT))
         for file in files
-        if any(name.startswith("streaming.page") for name in _names(ast.parse(file.read_text())))
+        if any(name.startswith("streaming.page") for name in _names(tree_of(file)))
     }
     assert knowing == set()
     imports = [name for file in page.rglob("*.py") for name in _top_level(file)]
@@ -118,7 +118,7 @@ def test_the_table_of_checks_lies_below_all_that_judge_by_it() -> None:
 
 
 def test_the_command_line_reaches_up_inside_bodies_only() -> None:
-    tree = ast.parse((ROOT / "rtdecode" / "cli.py").read_text())
+    tree = tree_of(ROOT / "rtdecode" / "cli.py")
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert not {name for node in top for name in _imports(node)} & (PACKAGES - {"rtdecode"})
 
