@@ -68,7 +68,7 @@ def measure(clips: Sequence[int]) -> dict[str, Any]:
     growth = evaluations[largest]["mb"] - evaluations[fewest]["mb"]
     return {
         "evaluations": evaluations,
-        "mb_a_clip": round(growth / (largest - fewest), 2),
+        "mb_a_clip": round(growth / max(largest - fewest, 1), 2),
         "export": {
             "mb": round(exported["bytes"] / 1e6),
             "seconds": round(exported["seconds"]),
