@@ -313,7 +313,10 @@ def test_each_clip_says_its_steps_and_how_sure_it_is(watched: Watched) -> None:
     assert {clip["steps"] for clip in ended.finals()} <= {1, 2, 4}
     # A clip in which no brain is read is promised nothing.
     assert all((clip["confidence"] is None) == (clip["brain"] < 0.5) for clip in ended.clips)
-    confidences = [clip["confidence"] for clip in ended.clips if clip["brain"] >= 0.5]
+    # More windows come where the machine is slow to end the session; random weights are all but sure of some.
+    early_clips = [clip for clip in ended.clips if clip["clip"] <= LAST_WINDOW]
+    confidences = [clip["confidence"] for clip in early_clips if clip["brain"] >= 0.5]
+    assert confidences
     assert all(0 < confidence < 1 for confidence in confidences), confidences
     assert all(clip["latency_ms"]["denoise"] > 0 for clip in ended.clips)
     steps = ended.report["steps"]
