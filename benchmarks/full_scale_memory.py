@@ -12,21 +12,34 @@ process that draws batches holds more or less of them at each moment, so that wh
 from the least that it held.
 """
 
+import io
+import json
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
+from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks import full_scale_stand_ins as stand_ins
+from rtdecode.disk.video import write_mp4
+from train.config.run_context import Arrays
+from train.data import cinebrain_clips
+from train.data.layouts import cinebrain
+from train.data.layouts.cinebrain_set import CAPTIONS, FPS, FRAMES, SAMPLES
+from train.data.target_cache import Target, compute
+from train.targets.models import files_of
+from train.weights import source
 
 # Bytes that a training may hold beside model and optimizer, and for each process that draws batches.
 LARGEST_BASE = 2e9
@@ -37,11 +50,19 @@ _PHASES = ("align", "diffuse")
 _STEPS = 60
 # Steps after which a phase is taken to stand.
 _STARTED = 20
+_SUBJECT = "sub-0001"
 # Windows of each run that is held out, enough to be told apart.
 _HELD_OUT = 6
+# Rows of a segment of the release, 64 of them EEG.
+_ROWS = 69
+_VOXELS = 18946
+_EMBEDDING = 1152
+# Windows of the whole release that teach.
+_TEACHING = (cinebrain_clips.RUNS - cinebrain_clips.HELD_RUNS) * cinebrain_clips.RUN_CLIPS
 # Latents of 16 x 32 pixels, for a model that is none of what is measured.
 _LATENT = (4, 9, 2, 4)
 _READ_EVERY_S = 0.2
+_LICENCE = "random weights"
 _MB = 1e6
 
 
@@ -126,7 +147,7 @@ def projected(trainings: Mapping[int, Training], workers: int) -> dict[str, Any]
     worker = max(phase["worker"] for phases in sizes.values() for phase in phases.values())
     peak = max(phase["peak_ratio"] for phases in sizes.values() for phase in phases.values())
     projected_base = _projected((base, base_slope))
-    projected_worker = worker + worker_slope * (stand_ins.TEACHING - max(sizes))
+    projected_worker = worker + worker_slope * (_TEACHING - max(sizes))
     return {
         "windows": list(trainings),
         "workers": workers,
@@ -141,7 +162,7 @@ def projected(trainings: Mapping[int, Training], workers: int) -> dict[str, Any]
         "kb_a_window": round(base_slope / 1e3, 2),
         "worker_mb": round(worker / _MB, 1),
         "worker_kb_a_window": round(worker_slope / 1e3, 2),
-        "projected_windows": stand_ins.TEACHING,
+        "projected_windows": _TEACHING,
         "projected_base_mb": round(projected_base / _MB, 1),
         "projected_worker_mb": round(projected_worker / _MB, 1),
         "peak_ratio": peak,
@@ -167,7 +188,7 @@ def _line(values: dict[int, float]) -> tuple[float, float]:
 
 def _projected(line: tuple[float, float]) -> float:
     start, slope = line
-    return start + slope * stand_ins.TEACHING
+    return start + slope * _TEACHING
 
 
 def table(figures: dict[str, Any]) -> Table:
@@ -194,9 +215,9 @@ def _trained(windows: int, workers: int) -> Training:
     """Train on a release of a size, and read its memory."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        stand_ins.release(folder / "release", windows, _HELD_OUT)
-        stand_ins.pipeline(folder / "pipeline", _LATENT)
-        stand_ins.targets(folder, _LATENT)
+        _release(folder / "release", windows)
+        _pipeline(folder / "pipeline")
+        _targets(folder)
         command = [sys.executable, "-m", "train.run", "cinesync", *_arguments(folder, workers)]
         with (folder / "log.txt").open("w") as log:
             process = psutil.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -266,10 +287,135 @@ def _reading(process: psutil.Popen) -> tuple[int, list[int]] | None:
 
 
 def _arguments(folder: Path, workers: int) -> list[str]:
+    small = "{builder: transformer, depth: 1, width: 16, heads: 2, inner: 24}"
     return [
         f"out={folder / 'run'}",
-        *stand_ins.changes(folder, workers),
+        f"data={folder / 'release'}",
+        f"data.voxels={_VOXELS}",
+        f"system.targets={folder / 'targets'}",
+        f"system.video.folder={folder / 'pipeline'}",
+        f"system.video.licence={_LICENCE}",
+        "system.encoder.tokens=8",
+        "system.encoder.eeg_tokens=4",
+        f"system.encoder.fmri={small}",
+        f"system.encoder.eeg={small}",
+        "system.conditions=4",
+        "system.machine.device=cpu",
+        f"system.machine.workers={workers}",
         *(f"phases.{name}.steps={_STEPS}" for name in _PHASES),
         *(f"phases.{name}.show_every={_STEPS}" for name in _PHASES),
         *(f"phases.{name}.keep_every={_STARTED}" for name in _PHASES),
+        *(f"phases.{name}.warmup=0" for name in _PHASES),
+        "phases.diffuse.accumulate=1",
+        "judge=none",
     ]
+
+
+def _release(folder: Path, windows: int) -> None:
+    """Write a release whose signals are noise, and whose clips all show the same."""
+    folder.mkdir()
+    held_out = [
+        _TEACHING + run * cinebrain_clips.RUN_CLIPS + n
+        for run in range(cinebrain_clips.HELD_RUNS)
+        for n in range(_HELD_OUT)
+    ]
+    places = np.array([*range(windows), *held_out])
+    numbers = [int(place) * cinebrain_clips.TRS + n for place in places for n in range(cinebrain_clips.TRS)]
+    random = np.random.default_rng(0)
+    subject = folder / _SUBJECT
+    subject.mkdir()
+    _pack(
+        subject / "fMRI_preprocessed_data.tar",
+        ((f"visual_audio/{n}.npy", _npy(random.standard_normal(_VOXELS))) for n in numbers),
+    )
+    _pack(
+        subject / "EEG_preprocessed_data.tar",
+        ((f"eeg_02/{n}.npy", _npy(random.standard_normal((_ROWS, SAMPLES), np.float32))) for n in numbers),
+    )
+    film = folder / "film.mp4"
+    pictures = random.integers(0, 256, (1, 3, 4, 3)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+    write_mp4(film, pictures.repeat(FRAMES, 0), FPS)
+    clips = cinebrain_clips.clips_at(_SUBJECT, places).tolist()
+    _pack(folder / "videos.tar", ((f"videos/{clip:06d}.mp4", film.read_bytes()) for clip in clips))
+    film.unlink()
+    captions = [{"video": f"videos/{clip:06d}.mp4", "text": f"Clip {clip}."} for clip in clips]
+    (folder / CAPTIONS).write_text(json.dumps(captions))
+
+
+def _npy(values: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
+
+
+def _pack(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _pipeline(folder: Path) -> None:
+    """Save a video model of one layer, and its autoencoder, as CogVideoX is published."""
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+    from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+
+    channels, _, rows, columns = _LATENT
+    torch.manual_seed(0)
+    CogVideoXTransformer3DModel(
+        num_attention_heads=1,
+        attention_head_dim=16,
+        in_channels=channels,
+        out_channels=channels,
+        time_embed_dim=8,
+        text_embed_dim=12,
+        num_layers=1,
+        sample_width=columns,
+        sample_height=rows,
+        sample_frames=FRAMES,
+        use_rotary_positional_embeddings=True,
+    ).save_pretrained(folder / "transformer")
+    blocks: dict[str, Any] = {
+        "down_block_types": ("CogVideoXDownBlock3D",) * 4,
+        "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+        "block_out_channels": (4, 4, 4, 4),
+    }
+    autoencoder = AutoencoderKLCogVideoX(
+        **blocks, latent_channels=channels, layers_per_block=1, norm_num_groups=2
+    )
+    autoencoder.save_pretrained(folder / "vae")
+    parts = {
+        "_class_name": "CogVideoXPipeline",
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(parts))
+
+
+def _targets(folder: Path) -> None:
+    """Write targets of noise, as ``python -m train.targets`` does."""
+    pipeline = folder / "pipeline"
+    # A training refuses latents of another autoencoder than the folder's.
+    autoencoder = files_of(pipeline / "vae", "diffusers folder", _LICENCE)
+    stand_in = source.of_files([pipeline / "model_index.json"], "diffusers folder", _LICENCE)
+    models = {
+        "vae": (autoencoder, _LATENT),
+        "image": (stand_in, (FRAMES, _EMBEDDING)),
+        "text": (stand_in, (_EMBEDDING,)),
+    }
+    targets = [
+        Target(name, "captions", model, {}, partial(_Noise, shape)) for name, (model, shape) in models.items()
+    ]
+    compute(cinebrain.opened(folder / "release"), targets, folder / "targets")
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Makes values of a shape of captions, (title, ...)."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, captions: NDArray[Any]) -> Arrays:
+        random = np.random.default_rng(0)
+        return {"values": random.standard_normal((len(captions), *self.shape), np.float32)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.parsed import tree_of
 from train.config.builders import SHIPPED
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_bytes()))
+    nodes = ast.walk(tree_of(path))
     return {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
@@ -99,7 +100,7 @@ def test_every_part_is_used_by_two_systems() -> None:
 def parts() -> list[Definition]:
     """List the public classes of `train.parts`."""
     paths = sorted((ROOT / "train/parts").rglob("*.py"))
-    statements = [(path, node) for path in paths for node in ast.parse(path.read_text()).body]
+    statements = [(path, node) for path in paths for node in tree_of(path).body]
     return [
         (module_of(path), node.name)
         for path, node in statements
@@ -111,7 +112,7 @@ def uses() -> dict[Definition, set[Definition]]:
     """Find what each definition of the shared rooms refers to."""
     graph: dict[Definition, set[Definition]] = {}
     for path in modules():
-        tree = ast.parse(path.read_text())
+        tree = tree_of(path)
         imports = imports_of(tree)
         for node in tree.body:
             for name in defined(node):
@@ -160,7 +161,7 @@ def systems() -> dict[str, set[Definition]]:
     roots: dict[str, set[Definition]] = {system: set() for system in files}
     for system, paths in files.items():
         for path in paths:
-            tree = ast.parse(path.read_text())
+            tree = tree_of(path)
             roots[system] |= set(referred(tree, module_of(path), imports_of(tree)))
     for recipe in (*(ROOT / "train/recipes").glob("*.yaml"), *(ROOT / "tests").rglob("*.yaml")):
         names = re.findall(r"builder: ([\w-]+)", recipe.read_text())
