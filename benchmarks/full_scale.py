@@ -2,15 +2,13 @@
 
     python -m benchmarks.full_scale [--tflops 267] [--gpus 1,8]
     python -m benchmarks.full_scale --memory [--json] [--write]
-    python -m benchmarks.full_scale --evaluation [--clips 4,20] [--write]
 
 Builds the networks of every published system on torch's meta device, which allocates nothing, and counts
 parameters, bytes and floating-point operations. Times are these operations over what a GPU reaches: 27 % of
 the 989 TFLOP/s that an H100 has in bfloat16, as the authors of CineSync reached of their A100s. Where there
 is a GPU, optimizer steps of CineSync's phase `diffuse` are taken on it with random weights, and their time
 and memory are measured. Prints one JSON object, and writes it into ``results``. With ``--memory``, trainings
-on stand-in data tell what one holds in main memory (`benchmarks.full_scale_memory`), and with
-``--evaluation`` what an evaluation holds (`benchmarks.full_scale_evaluation`).
+on stand-in data tell what one holds in main memory (`benchmarks.full_scale_memory`).
 """
 
 import argparse
@@ -27,7 +25,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import full_scale_evaluation, full_scale_memory
+from benchmarks import full_scale_memory
 from benchmarks.result_files import RESULTS, write
 from benchmarks.result_files import read as read_figures
 from rtdecode import strict_json
@@ -136,7 +134,6 @@ _PEAK_TFLOPS = 989.0
 _REACHED = 0.27
 _OUT = RESULTS / "full_scale.json"
 _MEMORY = RESULTS / "full_scale_memory.json"
-_EVALUATION = RESULTS / "full_scale_evaluation.json"
 # Bytes of a value: weights of the video model, and all else that is trained.
 _HALF = 2
 _SINGLE = 4
@@ -153,22 +150,14 @@ def main() -> None:
     parser.add_argument("--tflops", type=float, default=reached, help="of a GPU in bf16, as reached")
     parser.add_argument("--gpus", default="1,8", help="numbers of GPUs")
     parser.add_argument("--memory", action="store_true", help="measure what a training holds in memory")
-    parser.add_argument("--evaluation", action="store_true", help="measure what an evaluation holds")
-    parser.add_argument("--clips", default="4,20", help="that are evaluated")
     parser.add_argument("--json", action="store_true", help="print memory as one JSON object")
-    parser.add_argument("--write", action="store_true", help="write what was measured into results")
+    parser.add_argument("--write", action="store_true", help="write memory into results")
     parser.add_argument("--windows", default="60,600", help="of the two sizes that memory is measured with")
     parser.add_argument("--workers", type=int, default=2, help="that draw batches while it is measured")
     args = parser.parse_args()
     if args.memory:
         windows = [int(text) for text in args.windows.split(",")]
         _measure_memory(windows, args.workers, as_json=args.json, is_written=args.write)
-        return
-    if args.evaluation:
-        evaluated = full_scale_evaluation.measure([int(text) for text in args.clips.split(",")])
-        if args.write:
-            write(_EVALUATION, evaluated)
-        Console().print_json(strict_json.dumps(evaluated))
         return
     gpus = [int(text) for text in args.gpus.split(",")]
     figures: dict[str, Any] = {
@@ -345,11 +334,10 @@ def _operations(call: Callable[[], Any]) -> float:
 def _held(trained: Trainable, learned: int) -> int:
     """Count the bytes of weights, gradients and the optimizer's state."""
     # What learns is kept in single precision, and so are encoders.
-    size = {
-        name: _HALF if name.startswith("video.") and not x.requires_grad else _SINGLE
-        for name, x in trained.named_parameters()
-    }
-    weights = sum(size[name] * x.numel() for name, x in trained.named_parameters())
+    weights = sum(
+        (_HALF if name.startswith("video.") and not weight.requires_grad else _SINGLE) * weight.numel()
+        for name, weight in trained.named_parameters()
+    )
     return weights + (_COPIES - 1) * _SINGLE * learned
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,16 +204,6 @@ class _Watched:
         self._thread.join()
 
 
-class _Marked(Outlook):
-    """Tells when a part of an export begins."""
-
-    watched: ClassVar[_Watched]
-
-    def after(self, part: str) -> None:
-        super().after(part)
-        self.watched.begin({GOLDEN: TRACED, GRAPHS: CHECK}[part])
-
-
 def _anonymous() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("RssAnon:")]
@@ -230,9 +220,14 @@ def export(folder: Path) -> dict[str, Any]:
         watched.begin(CONVERTED)
         return convert(*args, **options)
 
-    _Marked.watched = watched
-    exporting.Outlook = _Marked
+    class Marked(Outlook):
+        def after(self, part: str) -> None:
+            super().after(part)
+            watched.begin({GOLDEN: TRACED, GRAPHS: CHECK}[part])
+
+    # Nothing but the parts of an export tells where it is.
     exporting.converted = converted
+    exporting.Outlook = Marked
     began = time.monotonic()
     bundle = exporting.run(folder / "run", folder / "bundle", precision="bf16")
     seconds = time.monotonic() - began
