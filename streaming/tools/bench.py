@@ -77,10 +77,16 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     stages: dict[str, Any] = dict.fromkeys(_UNKNOWN)
     volumes = bench_volumes.timed(case, pace.repeat, pace.samples)
     clips, calls = bench_clips.timed(read, decoder, pace, bench_plan.all_steps(decoder, quick=quick))
+    eeg_push_ms = _eeg_push(pace, quick=quick)
+    # Where the system tells it (PSS), pages shared with other processes count by this one's share.
+    memory = psutil.Process().memory_full_info()
+    runs_on, fallbacks, steps = decoder.runs_on, decoder.notes, decoder.steps
+    # A new interpreter holds the graphs as well, and there may not be room for them twice.
+    del decoder
     timings = {
         **{name: times.wall for name, times in volumes.items()},
         "parse_mosaic": volumes["volume_to_vector"].parse,
-        "eeg_push": _eeg_push(pace, quick=quick),
+        "eeg_push": eeg_push_ms,
         **clips,
         "cold_start": _cold_start(read.path, pace),
     }
@@ -88,19 +94,17 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     # Volumes also have the processor's time, in which the wait for the poll does not count.
     for name, times in volumes.items():
         stages[name] |= {f"cpu_{key}": ms for key, ms in _percentiles(times.cpu).items() if key != "n"}
-    # Where the system tells it (PSS), pages shared with other processes count by this one's share.
-    memory = psutil.Process().memory_full_info()
     report = {
         "machine": _machine(),
         "bundle": read.digest,
         "quick": quick,
         "stages": stages,
         "engines": {
-            stage: {"runs_on": decoder.runs_on[stage], **(_percentiles(ms) if ms else _NEVER)}
+            stage: {"runs_on": runs_on[stage], **(_percentiles(ms) if ms else _NEVER)}
             for stage, ms in calls.items()
         },
-        "fallbacks": decoder.notes,
-        "fits": fits(read.manifest, decoder.steps, clips),
+        "fallbacks": fallbacks,
+        "fits": fits(read.manifest, steps, clips),
         "memory_mb": round(getattr(memory, "pss", memory.rss) / 2**20, 1),
         "state_mb": round(session.most_bytes(read.manifest) / 1e6, 3),
         "probe": probe,

@@ -1,5 +1,6 @@
 import json
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,8 +103,22 @@ def test_a_quick_benchmark_leaves_out_steps_that_take_long(tmp_path: Path) -> No
 @pytest.mark.full
 @pytest.mark.timed
 def test_a_quick_benchmark_has_the_stages_of_a_whole_one(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    opened: list[weakref.ref[Decoder]] = []
+    cold_start = bench._cold_start
+
+    def watched(bundle: Bundle) -> Decoder:
+        decoder = Decoder(bundle)
+        opened.append(weakref.ref(decoder))
+        return decoder
+
+    def alone(path: Path, pace: Pace) -> list[float]:
+        assert [decoder() for decoder in opened] == [None], "the graphs would be held twice"
+        return cold_start(path, pace)
+
+    monkeypatch.setattr(bench, "Decoder", watched)
+    monkeypatch.setattr(bench, "_cold_start", alone)
     bench.run(str(make_bundle(tmp_path / "bundle", steps=4).path), as_json=True, quick=True)
     printed = capsys.readouterr()
     report = json.loads(printed.out)
