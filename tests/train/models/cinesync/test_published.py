@@ -195,8 +195,8 @@ def test_clips_of_480_x_720_pixels_are_trained_judged_and_exported(
     assert compute([str(data), *arguments, *how]) == 0
     phases = [f"phases.{name}={count}" for name, count in _ONE_STEP.items()]
     common = [text for text in changes if not text.startswith(("data=", "system.targets", "phases."))]
-    own = [f"data={data}", "data.clip=480x720", f"system.targets={targets}", "judge=none"]
-    run = make_run("cinesync", [*common, *own, *phases, f"out={tmp_path / 'run'}"])
+    large_clips = [f"data={data}", "data.clip=480x720", f"system.targets={targets}", "judge=none"]
+    run = make_run("cinesync", [*common, *large_clips, *phases, f"out={tmp_path / 'run'}"])
     # The size is that of the run, whether or not its targets are there.
     shutil.rmtree(targets)
     figures = evaluate(run, Request(data=data, windows=2, published=True, sections="published"))
