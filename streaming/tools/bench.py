@@ -80,7 +80,9 @@ def run(bundle: str, as_json: bool, *, samples: int = SAMPLES, quick: bool = Fal
     eeg_push_ms = _eeg_push(pace, quick=quick)
     # Where the system tells it (PSS), pages shared with other processes count by this one's share.
     memory = psutil.Process().memory_full_info()
-    runs_on, fallbacks, steps = decoder.runs_on, decoder.notes, decoder.steps
+    runs_on = decoder.runs_on
+    fallbacks = decoder.notes
+    steps = decoder.steps
     # A new interpreter holds the graphs as well, and there may not be room for them twice.
     del decoder
     timings = {
