@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from streaming.sources.folder.slice_stack import places
 
+# Where time runs fastest, two of any three instances in a row are at one position.
+_TELLING = 3
+
 
 @dataclass(slots=True)
 class SliceLayout:
@@ -24,6 +27,8 @@ class SliceLayout:
         Smallest distance between two instances at one position; 0 while none has come twice.
     first : int
         Instance of the run's first slice: 0, or -1 where headers count from 0.
+    numbers : set of int
+        All instances, until the period is known.
     """
 
     period: int = 0
@@ -31,6 +36,7 @@ class SliceLayout:
     instances: dict[float, list[int]] = field(default_factory=dict)
     gap: int = 0
     first: int = 0
+    numbers: set[int] = field(default_factory=set)
 
     def volume(self, instance: int) -> int:
         """Return the index of an instance's volume; `period` must be known."""
@@ -41,7 +47,8 @@ class SliceLayout:
         """Take one slice into account.
 
         Positions repeat when a new volume begins. The smallest gap at one position is the number of
-        slices once as many positions have come; before that, others may still be on their way.
+        slices once as many positions have come, and as many instances in a row: without these, a few slices
+        of a run in which time runs fastest could look the same.
 
         Returns
         -------
@@ -56,9 +63,19 @@ class SliceLayout:
         for other in instances[max(index - 1, 0) : index + 1]:
             self.gap = min(self.gap or abs(instance - other), abs(instance - other))
         insort(instances, instance)
-        if self.gap == len(self.instances) > 1:
+        self.numbers.add(instance)
+        if self.gap == len(self.instances) > 1 and self._is_in_row(instance, max(self.gap, _TELLING)):
             self.period = self.gap
         return self.period > 0
+
+    def _is_in_row(self, instance: int, count: int) -> bool:
+        """Return whether an instance is one of `count` in a row."""
+        lowest = highest = instance
+        while lowest - 1 in self.numbers and highest - lowest + 1 < count:
+            lowest -= 1
+        while highest + 1 in self.numbers and highest - lowest + 1 < count:
+            highest += 1
+        return highest - lowest + 1 == count
 
     def settle(self) -> bool:
         """Decide from what there is, because no more will come in time; return whether that was possible."""
