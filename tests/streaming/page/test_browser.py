@@ -25,6 +25,7 @@ from tests.streaming.sessions import LIMIT, TR, WINDOW, address, end, gone, play
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.timed,
     pytest.mark.browser,
     pytest.mark.skipif(browser_path() is None, reason="there is no Chromium on this machine"),
 ]

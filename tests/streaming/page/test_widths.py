@@ -15,6 +15,7 @@ from tests.streaming.sessions import TR, WINDOW, address, end, gone, stream
 
 pytestmark = [
     pytest.mark.full,
+    pytest.mark.timed,
     pytest.mark.browser,
     pytest.mark.skipif(browser_path() is None, reason="there is no Chromium on this machine"),
 ]

@@ -184,6 +184,7 @@ def test_a_films_markers_are_never_taken_for_triggers(name: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timed
 def test_a_recording_carries_the_film_that_the_first_trigger_started(tmp_path: Path, name: str) -> None:
     bundle = make_bundle(tmp_path / "bundle", fmri=False)
     film = make_film(tmp_path / "film.mp4", 50)
