@@ -3,10 +3,11 @@
 RTDECODE_DATA=DIR python -m benchmarks.experiments.eye    # writes rtdecode/phantom/film/eye.json
 
 Half of the frames are of the film `natural`, the others of the films in ``films/train`` of the recorded data.
-It prints a table, which tells how much the features of each film vary, and what the noise of each preset
-amounts to there.
+``calibration.npy`` gets what the eye then makes of the film by which signal levels are set. A table says how
+much the features of each film vary, and what the noise of each preset amounts to there.
 """
 
+import copy
 import json
 import os
 import sys
@@ -40,6 +41,8 @@ def main() -> None:
     scales = features.standardise(list(films.values()))
     rounded = {name: [_rounded(x) for x in scale] for name, scale in asdict(scales).items()}
     features.STANDARD.write_text(json.dumps(rounded, indent=1) + "\n")
+    # Another object than the one whose features are read from the file.
+    np.save(features.CALIBRATION_FEATURES, features.film_features(copy.copy(features.CALIBRATION)))
     films[SHAPES] = watched(SHAPES, _SHAPES_S, _SEED, "grid")
     Console().print(_table(films))
 

@@ -28,8 +28,10 @@ BLOCKS = {"color": 30, "form": 16, "motion": 18, "deep": OUTPUTS}
 FEATURES = sum(BLOCKS.values())
 # The film by which signal levels are set once and for all.
 CALIBRATION = Film(200, seed=999_983)
-# The eye's scales, which `python -m benchmarks.experiments.eye` writes.
+# The eye's scales, and its features of the film by which levels are set: every program that simulates needs
+# them, and to compute them takes seconds. `python -m benchmarks.experiments.eye` writes both.
 STANDARD = Path(__file__).with_name("eye.json")
+CALIBRATION_FEATURES = Path(__file__).with_name("calibration.npy")
 
 # The maps that the receptive fields of each block read; form reads luminance, too.
 _READ = {"color": COLOR_MAPS, "form": (COLOR_MAPS[0], *FORM_MAPS), "motion": MOTION_MAPS}
@@ -89,7 +91,8 @@ def film_features(film: Watched, gaze: NDArray[np.int64] | None = None) -> Float
     """
     if film is CALIBRATION:
         return _known()
-    return _standardised(film, gaze)
+    scales = _scales()
+    return (_responses(_drive(film, gaze, scales.maps), scales) - scales.mean) / scales.scale
 
 
 def resting_features(count: int, rng: np.random.Generator) -> Float:
@@ -150,18 +153,13 @@ def standardise(films: Sequence[Watched]) -> Scales:
 
 @lru_cache(maxsize=1)
 def _known() -> Float:
-    return _standardised(CALIBRATION, None)
+    return np.load(CALIBRATION_FEATURES, allow_pickle=False)
 
 
 @lru_cache(maxsize=1)
 def _scales() -> Scales:
     stored = json.loads(STANDARD.read_text())
     return Scales(**{name: np.array(stored[name], np.float32) for name in Scales.__slots__})
-
-
-def _standardised(film: Watched, gaze: NDArray[np.int64] | None) -> Float:
-    scales = _scales()
-    return (_responses(_drive(film, gaze, scales.maps), scales) - scales.mean) / scales.scale
 
 
 def _responses(drive: Float, scales: Scales) -> Float:

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
     parts = [feature_maps(frames[:37], before[:37]), feature_maps(frames[37:], before[37:])]
     assert np.array_equal(np.concatenate(parts), uncut)
     assert uncut.shape == (89, *GRID, len(MAPS))
+
+
+def test_the_kept_features_of_the_calibration_film_are_those_of_the_eye() -> None:
+    kept = film_features(CALIBRATION)
+    assert kept.shape == (CALIBRATION.count, FEATURES)
+    np.testing.assert_allclose(kept, film_features(copy.copy(CALIBRATION)), atol=1e-4)
 
 
 @pytest.mark.full
