@@ -36,9 +36,9 @@ def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
 
 
 def test_the_kept_features_of_the_calibration_film_are_those_of_the_eye() -> None:
-    kept = film_features(CALIBRATION)
-    assert kept.shape == (CALIBRATION.count, FEATURES)
-    np.testing.assert_allclose(kept, film_features(copy.copy(CALIBRATION)), atol=1e-4)
+    from_file = film_features(CALIBRATION)
+    assert from_file.shape == (CALIBRATION.count, FEATURES)
+    np.testing.assert_allclose(from_file, film_features(copy.copy(CALIBRATION)), atol=1e-4)
 
 
 @pytest.mark.full
