@@ -39,14 +39,6 @@ def scanned_names(scan: FolderScan, seconds: float = 0.35) -> set[str]:
     return names
 
 
-def first_names(scan: FolderScan) -> set[str]:
-    """Names that are told next, however long that takes."""
-    names = set()
-    while not names:
-        names = scanned_names(scan, 0.1)
-    return names
-
-
 def listings(scan: FolderScan, monkeypatch: pytest.MonkeyPatch, seconds: float) -> int:
     """How often a folder is listed while nothing happens, at a session's pace on a virtual clock."""
     listed = []
@@ -88,7 +80,10 @@ def test_a_file_that_is_overwritten_is_told_again(tmp_path, events):
     assert len(scanned_names(scan)) == 300
     with (tmp_path / "7").open("r+") as file:
         file.write("bb")
-    assert first_names(scan) == {"7"}
+    changed = set()
+    while not changed:
+        changed = scanned_names(scan, 0.1)
+    assert changed == {"7"}
 
 
 @EVENTS
@@ -103,8 +98,7 @@ def test_hundreds_of_folders_one_for_each_volume(tmp_path, events, monkeypatch):
             assert len(scanned_names(scan)) == 61
     assert len(scanned_names(scan)) == 139
     (tmp_path / "0003" / "late").touch()
-    # How long a listing took decides when the next one comes.
-    assert first_names(scan) == {"0003/late"}
+    assert scanned_names(scan, 2.0) == {"0003/late"}
     # Twice in half a second, and once more after the last change.
     assert listings(scan, monkeypatch, 0.5) <= 3 * 201
 
