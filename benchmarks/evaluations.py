@@ -8,6 +8,7 @@ oracle's figures beside them. An evaluation that was stopped goes on with the cl
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +16,11 @@ from pathlib import Path
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
 from train.config.recipe import words
-from train.evaluate import evaluate, read_request
+from train.evaluate import evaluate_as_asked, read_request
 from train.evaluation.any_film import title
 from train.evaluation.beside import ORACLE
 from train.evaluation.result import Figures, Request
-from train.run_recipe import show
+from train.run_recipe import show, stop
 
 METRICS = (
     "condition_2way",
@@ -80,7 +81,7 @@ def chosen(figures: Figures, request: Request) -> dict[str, Figures]:
     Parameters
     ----------
     figures : dict
-        Those of `train.evaluate.evaluate`.
+        Those of `train.evaluate`.
     request : Request
         What was evaluated.
     """
@@ -102,9 +103,11 @@ def main(arguments: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     parser.add_argument("name", metavar="NAME", help="of the result file")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="the arguments of train.evaluate")
     args = parser.parse_args(arguments)
+    # A terminated evaluation stops the processes that help it.
+    signal.signal(signal.SIGTERM, stop)
     try:
         request = read_request(args.changes)
-        figures = evaluate(args.run, request)
+        figures = evaluate_as_asked(args.run, args.changes, request).figures
     except RtDecodeError as error:
         return explain(error)
     show(figures, f"benchmarks/results/{args.name}.json")

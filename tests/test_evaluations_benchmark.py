@@ -54,3 +54,14 @@ def test_a_run_that_cannot_be_evaluated_writes_nothing(tmp_path: Any, capsys: An
     assert evaluations.main([str(tmp_path / "run"), "some", "film=shapes"], tmp_path) == 2
     assert [*tmp_path.iterdir()] == []
     assert str(tmp_path / "run") in capsys.readouterr().err
+
+
+def test_processes_and_the_folder_are_heard_as_by_the_evaluation_itself(tmp_path: Any, capsys: Any) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    run = str(tmp_path / "run")
+    assert evaluations.main([run, "some", "film=shapes", "processes=0"], results) == 2
+    assert "processes=0" in capsys.readouterr().err
+    assert evaluations.main([run, "some", "film=shapes", f"out={tmp_path}"], results) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    assert [*results.iterdir()] == []

@@ -99,6 +99,38 @@ def judged(run: Path, request: Request) -> Evaluation:
     return evaluation if request.sampler is None else _with_note(evaluation, request.sampler)
 
 
+def evaluate_as_asked(run: Path, changes: list[str], request: Request) -> Evaluation:
+    """Judge a run by as many processes as were asked for, and write the folder of ``out=``.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of the run.
+    changes : list of str
+        The arguments ``key=value``, which processes that decode ahead are given.
+    request : Request
+        Made of them (`read_request`).
+
+    Returns
+    -------
+    Evaluation
+        Without figures where the request is to decode ahead alone.
+
+    Raises
+    ------
+    RtDecodeError
+        Before anything is judged, if the run cannot be judged as asked, or the folder not be written.
+    """
+    # Before the judging, which takes long, and whose result could not be written otherwise.
+    if request.out is not None:
+        claim(request.out)
+    with helped(run, changes, request) as shared:
+        evaluation = judged(run, shared)
+    if request.out is not None and not request.ahead:
+        write(request.out, evaluation)
+    return evaluation
+
+
 def _judged(run: Path, request: Request) -> Evaluation:
     tree = read_run(run)
     parts = parts_of(_with_sampler(tree["arguments"], request.sampler))
@@ -260,15 +292,9 @@ def main(arguments: list[str]) -> int:
     request = Request()
     try:
         request = read_request(changes)
-        # Before the judging, which takes long, and whose result could not be written otherwise.
-        if request.out is not None:
-            claim(request.out)
-        with helped(Path(run), changes, request) as shared:
-            evaluation = judged(Path(run), shared)
+        evaluation = evaluate_as_asked(Path(run), changes, request)
         if request.ahead:
             return 0
-        if request.out is not None:
-            write(request.out, evaluation)
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     except KeyboardInterrupt:
