@@ -2,6 +2,7 @@
 
 python -m benchmarks.shared_layers RUN [--subjects 5,6] [--minutes 2.5,5,10,40] [--json] [--write]
 python -m benchmarks.shared_layers RUN --minutes 0     # of system.encoder.stem=vertex: nothing is fitted
+python -m benchmarks.shared_layers RUN --preset default --write shared_layers_default
 
 RUN is a run of `brainnetflix` on simulated participants, and newcomers are others of the same cortex.
 `rtdecode fit` finds the layer of each from recordings of so many minutes (`train.fitting.shared_space`).
@@ -62,7 +63,7 @@ from train.fitting.shared_space import layer_of
 from train.interface.system import System
 from train.models.brainnetflix.plan import BrainNetflixPlan
 
-_OUT = RESULTS / "shared_layers.json"
+_OUT = "shared_layers"
 _NAME = "newcomer"
 FITTED = "fitted"
 WITHOUT_TRUNK = "without the trunk"
@@ -338,7 +339,13 @@ def main() -> int:
     parser.add_argument("--preset", default="easy")
     parser.add_argument("--sessions", type=int, default=20, help="sessions of 60 s that are decoded")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--write", action="store_true", help=f"keep the figures in {_OUT.name}")
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const=_OUT,
+        metavar="NAME",
+        help=f"keep the figures in NAME.json, or {_OUT}.json",
+    )
     options = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory() as name:
@@ -364,7 +371,7 @@ def main() -> int:
         "minutes": figures,
     }
     if options.write:
-        write(_OUT, report)
+        write(RESULTS / f"{options.write}.json", report)
     if options.json:
         terminal.line(json.dumps(report))
     else:
