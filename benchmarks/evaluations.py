@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.result_files import RESULTS, write
 from rtdecode.errors import RtDecodeError, explain
 from train.config.recipe import words
-from train.evaluate import evaluate_as_asked, read_request
+from train.evaluate import evaluate_as_asked, read_request, stopped
 from train.evaluation.any_film import title
 from train.evaluation.beside import ORACLE
 from train.evaluation.result import Figures, Request
@@ -105,11 +105,14 @@ def main(arguments: Sequence[str] | None = None, folder: Path = RESULTS) -> int:
     args = parser.parse_args(arguments)
     # A terminated evaluation stops the processes that help it.
     signal.signal(signal.SIGTERM, stop)
+    request = Request()
     try:
         request = read_request(args.changes)
         figures = evaluate_as_asked(args.run, args.changes, request).figures
     except RtDecodeError as error:
         return explain(error)
+    except KeyboardInterrupt:
+        return stopped(request)
     show(figures, f"benchmarks/results/{args.name}.json")
     write(folder / f"{args.name}.json", chosen(figures, request))
     return 0

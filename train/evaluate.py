@@ -272,11 +272,16 @@ def show_tables(tables: dict[str, Any]) -> None:
             console.print(table)
 
 
-def _kept(request: Request) -> str:
-    """Say whether the same command goes on with what was decoded."""
+def stopped(request: Request) -> int:
+    """Say whether the same command goes on with what was decoded; return the exit status."""
+    # One that decodes ahead is stopped by the one that it helps.
+    if request.ahead:
+        return STOPPED
     if isinstance(request.keep, Path):
-        return "the same command goes on with the clips that are kept"
-    return "nothing was kept (keep=DIR keeps clips, and goes on with them)"
+        terminal.say("stopped; the same command goes on with the clips that are kept")
+    else:
+        terminal.say("stopped; nothing was kept (keep=DIR keeps clips, and goes on with them)")
+    return STOPPED
 
 
 def main(arguments: list[str]) -> int:
@@ -298,10 +303,7 @@ def main(arguments: list[str]) -> int:
     except RtDecodeError as error:
         return explain(error, as_json=as_json)
     except KeyboardInterrupt:
-        # One that decodes ahead is stopped by the one that it helps.
-        if not request.ahead:
-            terminal.say(f"stopped; {_kept(request)}")
-        return STOPPED
+        return stopped(request)
     if as_json:
         terminal.line(strict_json.dumps(evaluation.figures))
     else:
