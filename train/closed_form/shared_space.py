@@ -49,6 +49,11 @@ class Components:
     basis: Matrix
     spread: Matrix
 
+    def points(self, values: NDArray[Any]) -> Matrix:
+        """Return the components of values (window, ...), each of variance 1, (window, component)."""
+        flat = values.reshape(len(values), -1).astype(np.float64)
+        return (flat - self.mean) @ self.basis.T / self.spread
+
 
 @dataclass(frozen=True)
 class SharedSpace:
@@ -75,10 +80,7 @@ class SharedSpace:
 
     def points(self, values: Mapping[str, NDArray[Any]]) -> Matrix:
         """Return the points of values (window, ...) of every kind, (window, component)."""
-        parts = []
-        for name, components in self.kinds.items():
-            flat = values[name].reshape(len(values[name]), -1).astype(np.float64)
-            parts.append((flat - components.mean) @ components.basis.T / components.spread)
+        parts = [components.points(values[name]) for name, components in self.kinds.items()]
         return np.concatenate(parts, axis=1)
 
     def columns(self, name: str) -> slice:
@@ -233,4 +235,35 @@ def _fit(viewing: Viewing) -> Layer:
         folds = blocks(len(folds))
     ridge = fit_ridge([viewing.volumes], viewing.points, [1.0], folds)
     offset = viewing.points.mean(0)
-    return Layer(ridge.means[0], ridge.maps[0], offset, ridge.explained, ridge.held_out + offset)
+    held_out = offset + _about_common_means(ridge.held_out, viewing.points - offset, folds)
+    return Layer(ridge.means[0], ridge.maps[0], offset, ridge.explained, held_out)
+
+
+def _about_common_means(held_out: Matrix, about: Matrix, folds: NDArray[np.int64]) -> Matrix:
+    """Let the maps of all folds read about the means of all windows.
+
+    A fit without a fold has means without it as well, which differ from those of all windows by what the fold
+    itself shows, turned round. Nothing but this moves a component that no voxel follows, and whatever learns
+    from such readings learns to tell films by it, with the largest weights.
+
+    Parameters
+    ----------
+    held_out : (window, component)
+        Readings of each window by the fit without its fold, from the mean of all points.
+    about : (window, component)
+        What the windows showed, from that mean.
+    folds : (window,)
+
+    Returns
+    -------
+    (window, component)
+        Readings of volumes less the mean of all, by the same maps.
+    """
+    readings = held_out.copy()
+    for fold in np.unique(folds):
+        rows = folds == fold
+        share = float(rows.mean())
+        readings[rows] += share / (1 - share) * about[rows].mean(0)
+        # The mean of the volumes without the fold lies further from its own by the share of the fold.
+        readings[rows] -= share * readings[rows].mean(0)
+    return readings

@@ -13,6 +13,7 @@ COUNT = 240
 RUNS = 6
 WIDTH = 5
 RUN = np.repeat(np.arange(RUNS), COUNT // RUNS)
+PENALTY = 0.1
 
 
 def points(seed: int = 0) -> NDArray[np.float64]:
@@ -71,6 +72,38 @@ def test_a_held_out_reading_is_that_of_a_fit_without_the_run() -> None:
     of_run = again.read(taught.volumes[RUN == 2])
     assert agreement(of_run, layer.held_out[RUN == 2]) > 0.999
     assert agreement(layer.read(taught.volumes[RUN == 2]), layer.held_out[RUN == 2]) < 0.9995
+
+
+def test_held_out_readings_are_about_the_means_of_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.closed_form.ridge.PENALTIES", np.array([PENALTY]))
+    rng = np.random.default_rng(3)
+    # What is shown differs from run to run, and no voxel follows the last component.
+    film_points = points(3) + np.repeat(2 * rng.standard_normal((RUNS, WIDTH)), COUNT // RUNS, axis=0)
+    mixing = rng.standard_normal((WIDTH, 30))
+    mixing[-1] = 0
+    volumes = (film_points @ mixing + 2 * rng.standard_normal((COUNT, 30)) + 3).astype(np.float32)
+    layer = fit_layers({"": Viewing(volumes, film_points, RUN)})[""]
+    about = volumes - volumes.mean(0)
+    penalty = PENALTY * float(np.square(about).sum()) / COUNT
+    for run in range(RUNS):
+        teaching = run != RUN
+        x = volumes[teaching] - volumes[teaching].mean(0)
+        y = film_points[teaching] - film_points[teaching].mean(0)
+        linear = np.linalg.solve(x.T @ x + penalty * np.eye(30), x.T @ y)
+        read = about[~teaching] @ linear + film_points.mean(0)
+        np.testing.assert_allclose(layer.held_out[~teaching], read, atol=1e-3)
+
+
+def test_a_component_that_no_voxel_follows_does_not_tell_runs_apart() -> None:
+    rng = np.random.default_rng(4)
+    film_points = points(4) + np.repeat(2 * rng.standard_normal((RUNS, WIDTH)), COUNT // RUNS, axis=0)
+    noise = rng.standard_normal((COUNT, 30)).astype(np.float32)
+    layer = fit_layers({"": Viewing(noise, film_points, RUN)})[""]
+    of_film, of_readings = (
+        values.reshape(RUNS, -1, WIDTH).mean(1) for values in (film_points, layer.held_out)
+    )
+    # A fit without a run has a mean that is lower the higher the run's own is, by a fifth of the difference.
+    assert np.all(of_readings.std(0) < 0.05 * of_film.std(0))
 
 
 def test_one_layer_of_the_same_vertices_reads_somebody_who_taught_nothing() -> None:

@@ -2,7 +2,7 @@
 
 `SharedSizes` is what a recipe says of it. `SharedEncoder` begins at what was found in closed form: the layers
 are those of `train.closed_form.shared_space`, the perceptron passes their readings on, and each head is the
-linear map from readings to what it regresses (`SharedEncoder.begin`).
+linear map from points of the shared space to what it regresses (`SharedEncoder.begin`).
 """
 
 import math
@@ -170,11 +170,11 @@ class Head(nn.Module):
         self.register_buffer("basis", torch.zeros(min(components, size), size))
 
     @torch.no_grad()
-    def begin(self, readings: NDArray[np.float64], values: NDArray[np.floating]) -> None:
-        """Become the ridge regression from readings (window, component) to values (window, ...)."""
+    def begin(self, points: NDArray[np.float64], values: NDArray[np.floating]) -> None:
+        """Become the ridge regression from points (window, component) to values (window, ...)."""
         space = fit_space({"": values}, {"": len(self.basis)})
         components = space.kinds[""]
-        ridge = fit_ridge([readings], components.spread * space.points({"": values}), [1.0])
+        ridge = fit_ridge([points], components.spread * space.points({"": values}), [1.0])
         count = len(components.basis)
         # Where values differ in fewer ways than there are components, the others stay silent.
         self.basis.zero_()
@@ -232,13 +232,17 @@ class SharedEncoder(FrontEncoder):
         """Width of the shared space."""
         return self.reading.to_components.in_features
 
-    def begin(self, readings: NDArray[np.float64], values: Mapping[str, NDArray[np.floating]]) -> None:
-        """Let the heads begin in closed form, at what readings say before the perceptron has learned.
+    def begin(self, points: NDArray[np.float64], values: Mapping[str, NDArray[np.floating]]) -> None:
+        """Let the heads begin in closed form, at what points of the shared space say.
+
+        A layer expects points, so a linear map of them expects values, whoever the layer is of. A map from
+        readings takes its largest weights from components that hardly differ, which are those that nobody's
+        voxels follow, and other people's layers have other noise there.
 
         Parameters
         ----------
-        readings : (window, component)
-            Held-out readings of the windows that teach.
+        points : (window, component)
+            Points of the windows that teach.
         values : mapping
             ``vector`` (window, embedding), ``tokens`` (window, token, width) and ``start`` (window, channel,
             latent frame, row, column) of what they showed.
@@ -246,7 +250,7 @@ class SharedEncoder(FrontEncoder):
         heads = {VECTOR: (self.reading, self.vector), "tokens": (self.tokens,), START: (self.start,)}
         for name, of_values in heads.items():
             for head in of_values:
-                head.begin(readings, values[name])
+                head.begin(points, values[name])
 
     def read(self, signals: Mapping[str, Tensor]) -> Tensor:
         """Read windows by the layer of their participant, (window, component)."""

@@ -174,7 +174,7 @@ def begin_at_layers(
     viewings: Mapping[str, Viewing],
     windows: Mapping[str, Windows],
     stem: str,
-) -> tuple[dict[str, Layer], dict[str, NDArray[np.float32]], Matrix]:
+) -> tuple[dict[str, Layer], dict[str, NDArray[np.float32]]]:
     """Find the layers, and put them into an encoder, which has that of the first participant alone so far.
 
     Parameters
@@ -197,8 +197,6 @@ def begin_at_layers(
     corrections : dict
         Name -> what is added to the layer's readings of all windows, so that they are those of a layer that
         their run did not teach, (window, component).
-    readings : (window, component)
-        Held-out readings of everybody's windows that teach, one participant after the other.
     """
     layers = fit_layers(viewings, stem)
     # One layer reads the same vertices of everybody.
@@ -212,8 +210,16 @@ def begin_at_layers(
             stem_of_participant.take(layer)
         difference = layer.held_out - layer.read(viewings[name].volumes)
         corrections[name] = _placed(difference, windows[name], encoder.width)
-    readings = np.concatenate([layer.held_out for layer in layers.values()])
-    return layers, corrections, _wide(readings, encoder.width)
+    return layers, corrections
+
+
+def points_of(viewings: Mapping[str, Viewing], width: int) -> Matrix:
+    """Return the points of everybody's windows that teach, one participant after the other.
+
+    Where clips differ in fewer ways than the space has components, the last ones of `width` are zeros.
+    """
+    points = np.concatenate([viewing.points for viewing in viewings.values()])
+    return np.pad(points, [(0, 0), (0, width - points.shape[1])])
 
 
 def rows_of(windows: Windows) -> NDArray[np.int64]:
@@ -227,8 +233,3 @@ def _placed(values: Matrix, windows: Windows, width: int) -> NDArray[np.float32]
     placed = np.zeros((len(windows.latents), width), np.float32)
     placed[rows_of(windows), : values.shape[1]] = values
     return placed
-
-
-def _wide(values: Matrix, width: int) -> Matrix:
-    """Fill up components with zeros, (row, width)."""
-    return np.pad(values, [(0, 0), (0, width - values.shape[1])])

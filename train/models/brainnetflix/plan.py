@@ -40,6 +40,7 @@ from train.models.brainnetflix.layers import (
     check_nothing_drawn,
     find_space,
     number_of,
+    points_of,
     rows_of,
     shared_provenance,
     viewing_of,
@@ -157,10 +158,8 @@ class BrainNetflixPlan(SmallPlan):
         torch.manual_seed(brain_seed)
         encoder = sized.build(shapes[0].signals, self.films.embedding, self.films.tokens, self.video.text)
         signals = [shape.signals for shape in shapes]
-        layers, corrections, readings = begin_at_layers(
-            encoder, signals, viewings, windows, self.encoder.stem
-        )
-        encoder.begin(readings, self._regressed(windows, models))
+        layers, corrections = begin_at_layers(encoder, signals, viewings, windows, self.encoder.stem)
+        encoder.begin(points_of(viewings, encoder.width), self._regressed(windows, models))
         system = self._trainable(encoder, models, default.codec)
         log += loop.train(
             system,

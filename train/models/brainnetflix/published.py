@@ -37,6 +37,7 @@ from train.models.brainnetflix.layers import (
     check_nothing_drawn,
     find_space,
     number_of,
+    points_of,
     shared_provenance,
     some_of,
     viewing_of,
@@ -131,10 +132,8 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         _, frames, embedding = of_first["image"].shape
         sized = replace(self.encoder, latent=latent)
         encoder = sized.build(signals[0], embedding, self.conditions, video.text)
-        layers, corrections, readings = begin_at_layers(
-            encoder, signals, viewings, windows, self.encoder.stem
-        )
-        _begin_heads(encoder, readings, windows)
+        layers, corrections = begin_at_layers(encoder, signals, viewings, windows, self.encoder.stem)
+        _begin_heads(encoder, points_of(viewings, encoder.width), windows)
         system = BrainVideo(
             encoder,
             video,
@@ -335,23 +334,21 @@ def _windows(taught: Taught, aims: Aims) -> Windows:
     )
 
 
-def _begin_heads(
-    encoder: SharedEncoder, readings: NDArray[np.float64], windows: Mapping[str, Windows]
-) -> None:
-    """Let the heads begin at what held-out readings say of some windows of everybody."""
-    parts: dict[str, list[NDArray[Any]]] = {"readings": [], VECTOR: [], "tokens": [], START: []}
+def _begin_heads(encoder: SharedEncoder, points: NDArray[np.float64], windows: Mapping[str, Windows]) -> None:
+    """Let the heads begin at what points of the shared space say of some windows of everybody."""
+    parts: dict[str, list[NDArray[Any]]] = {"points": [], VECTOR: [], "tokens": [], START: []}
     first = 0
     for watched in windows.values():
         count = len(watched.latents)
         rows = some_of(np.arange(count), _SAMPLE)
         assert watched.prompts is not None
-        parts["readings"].append(readings[first + rows])
+        parts["points"].append(points[first + rows])
         parts[VECTOR].append(watched.targets[VECTOR_TARGET][rows])
         parts["tokens"].append(np.asarray(watched.prompts[rows], np.float32))
         parts[START].append(np.asarray(watched.latents[rows], np.float32))
         first += count
     values = {name: np.concatenate(of_everybody) for name, of_everybody in parts.items()}
-    encoder.begin(values.pop("readings"), values)
+    encoder.begin(values.pop("points"), values)
 
 
 def _held_out(

@@ -115,13 +115,13 @@ def test_the_perceptron_passes_on_what_it_reads_until_it_learns() -> None:
 @torch.no_grad()
 def test_a_head_begins_at_the_regression_of_what_it_shall_say() -> None:
     rng = np.random.default_rng(3)
-    readings = rng.standard_normal((ROWS, WIDTH))
-    # Values of 24 numbers that differ in two ways, which readings tell but for a little noise.
-    ways = readings[:, :2] + 0.01 * rng.standard_normal((ROWS, 2))
+    points = rng.standard_normal((ROWS, WIDTH))
+    # Values of 24 numbers that differ in two ways, which points tell but for a little noise.
+    ways = points[:, :2] + 0.01 * rng.standard_normal((ROWS, 2))
     values = (ways @ rng.standard_normal((2, 24)) + 3).reshape(ROWS, 4, 6).astype(np.float32)
     head = Head(WIDTH, 5, (4, 6))
-    head.begin(readings, values)
-    values_read = head(torch.from_numpy(readings).float()).numpy()
+    head.begin(points, values)
+    values_read = head(torch.from_numpy(points).float()).numpy()
     assert np.abs(values_read - values).max() < 0.2
     # Two components say it all, and the others are silent.
     assert not head.basis[2:].any()
