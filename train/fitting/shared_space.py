@@ -42,6 +42,8 @@ _HALF = ".half"
 FRONT = "front"
 READING = "reading"
 PRESENT = "present"
+# Outputs of what all share, by the kind of values that they are.
+_DECODED = {CLIP: "embedding", START: "start"}
 # Arrays of the bundle's statistics besides those of the space: how clips are encoded.
 CODEC = ("codec_mean", "codec_basis", "scale")
 # Folds in which voxels are chosen, of the blocks that are not held out.
@@ -126,7 +128,8 @@ class SharedSpaceFitter:
             picked = self._picked(means, story.targets, teaching)
             volumes = _read(fmri, picked, scale)
             viewing = Viewing(volumes[teaching], story.targets[teaching], fold[teaching])
-            held_out[fold == n] = fit_layers({"": viewing})[""].read(volumes[fold == n])
+            readings = fit_layers({"": viewing})[""].read(volumes[fold == n])
+            held_out[fold == n] = self._decoded(readings)
         picked = np.sort(self._picked(means, story.targets, np.ones(len(recorded), np.bool_)))
         layer = fit_layers({"": Viewing(_read(fmri, picked, scale), story.targets, fold)})[""]
         statistics = {"fmri_mean": fmri.level[picked], "fmri_scale": scale[picked]}
@@ -154,6 +157,27 @@ class SharedSpaceFitter:
         # One after the other, as a session does.
         parts = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(len(filled))]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.graph.outputs}
+
+    def _decoded(self, readings: Matrix) -> Matrix:
+        """Return the points of what all share makes of readings, (window, component).
+
+        A fit is judged by what a session would draw: a layer may tell windows apart, and be read amiss. Of
+        values that no stage gives, the readings themselves are taken.
+        """
+        points = readings.copy()
+        room = self.graph.inputs[READING][0][1]
+        present = np.ones((1, 1), np.float32)
+        columns_of = {
+            kind: self.space.columns(kind)
+            for kind in self.space.kinds
+            if _DECODED[kind] in self.graph.outputs
+        }
+        for row, reading in enumerate(readings.astype(np.float32)):
+            padded = np.pad(reading, (0, room - len(reading)))[None]
+            outputs = self.graph({READING: padded, PRESENT: present})
+            for kind, columns in columns_of.items():
+                points[row, columns] = self.space.kinds[kind].points(outputs[_DECODED[kind]])[0]
+        return points
 
     @property
     def _stride(self) -> int:

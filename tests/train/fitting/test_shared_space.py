@@ -43,6 +43,7 @@ WIDTH = 6
 # The graph's space has a component that stays silent.
 ROOM = WIDTH + 1
 WINDOW_S = 2.0
+LATENT = (4, 3)
 
 
 def front_graph() -> ModelProto:
@@ -60,11 +61,20 @@ def front_graph() -> ModelProto:
     return writer.model(FRONT, ports, outputs)
 
 
-def shared_graph() -> ModelProto:
-    """Write what all share: it bends what is read."""
+def shared_graph(space: SharedSpace, gain: float = 1.0) -> ModelProto:
+    """Write what all share: it bends what is read, and draws the latents that a reading stands for."""
     writer = GraphWriter()
     bent = writer.add("Mul", writer.add("Tanh", READING), PRESENT)
-    return writer.model("encode", {READING: [1, ROOM], PRESENT: [1, 1]}, {"embedding": (bent, [1, ROOM])})
+    latents = space.kinds["start"]
+    drawing = np.zeros((ROOM, latents.basis.shape[1]))
+    drawing[:WIDTH] = gain * latents.spread[:, None] * latents.basis
+    about_mean = writer.add("MatMul", READING, writer.constant(drawing))
+    start = writer.add("Add", about_mean, writer.constant(latents.mean))
+    outputs = {
+        "embedding": (bent, [1, ROOM]),
+        "start": (writer.shaped(start, 1, *LATENT), [1, *LATENT]),
+    }
+    return writer.model("encode", {READING: [1, ROOM], PRESENT: [1, 1]}, outputs)
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class Newcomer:
 @pytest.fixture(scope="module")
 def newcomer() -> Newcomer:
     rng = np.random.default_rng(0)
-    latents = rng.standard_normal((WINDOWS, 1, 1)) + rng.standard_normal((WINDOWS, 4, 3))
+    latents = rng.standard_normal((WINDOWS, 1, 1)) + rng.standard_normal((WINDOWS, *LATENT))
     space = fit_space({"start": latents}, {"start": WIDTH})
     story = Story(space.points({"start": latents}), space.scale, WINDOW_S, {})
     volumes = 0.5 * rng.standard_normal((WINDOWS * SLOTS, HEAD)).astype(np.float32)
@@ -104,7 +114,7 @@ def newcomer() -> Newcomer:
     fitter = SharedSpaceFitter(
         base=bundle_of(space),
         front=front_graph(),
-        graph=run_of(shared_graph()),
+        graph=run_of(shared_graph(space)),
         space=space,
         codec=patch_codec.Codec(np.zeros(192, np.float32), np.eye(192, 4, dtype=np.float32)),
         frame_net={},
@@ -137,6 +147,21 @@ def test_held_out_windows_are_identified_and_those_of_another_film_are_not(newco
     assert (fitted.voxels % 5 == 0).mean() > 0.95
     assert len(fitted.voxels) == VOXELS
     assert fitted.statistics["fmri_scale"].shape == (VOXELS,)
+
+
+def test_a_fit_is_judged_by_what_all_share_make_of_it(newcomer: Newcomer) -> None:
+    readings = newcomer.identify(newcomer.fitter.fit(newcomer.recorded, newcomer.story).held_out["fmri"])
+    # A layer that reads well, before weights that turn what it says round.
+    turned = run_of(shared_graph(newcomer.fitter.space, gain=-1.0))
+    amiss = replace(newcomer.fitter, graph=turned).fit(newcomer.recorded, newcomer.story)
+    assert newcomer.identify(amiss.held_out["fmri"]) < 1 - 0.9 * readings
+    # A bundle that draws nothing from what it reads is judged by the readings.
+    reads_alone = GraphWriter()
+    bent = reads_alone.add("Mul", READING, PRESENT)
+    ports = {READING: [1, ROOM], PRESENT: [1, 1]}
+    graph = run_of(reads_alone.model("encode", ports, {"embedding": (bent, [1, ROOM])}))
+    alone = replace(newcomer.fitter, graph=graph).fit(newcomer.recorded, newcomer.story)
+    assert newcomer.identify(alone.held_out["fmri"]) == pytest.approx(readings, abs=1e-6)
 
 
 def test_a_film_is_put_into_the_space_by_what_the_bundle_says_of_it(newcomer: Newcomer) -> None:
@@ -177,10 +202,11 @@ def test_the_graph_is_the_same_but_for_the_layer_and_gives_what_is_expected(newc
     windows["fmri_mask"][1] = 0
     expected = fitter.expected(fitted, windows)["embedding"]
     layer = run_of(model)
-    shared = run_of(shared_graph())
     for row in range(3):
         window = {name: values[row : row + 1] for name, values in windows.items()}
-        np.testing.assert_allclose(expected[row : row + 1], shared(layer(window))["embedding"], atol=1e-5)
+        np.testing.assert_allclose(
+            expected[row : row + 1], fitter.graph(layer(window))["embedding"], atol=1e-5
+        )
     assert np.abs(expected[0] - expected[2]).max() > 0.1
 
 
