@@ -153,9 +153,12 @@ class SharedSpaceFitter:
         filled = fill_slots(windows["fmri"], windows["fmri_mask"])
         has_volume = windows["fmri_mask"].max(1, keepdims=True)
         reading = has_volume * (filled.reshape(len(filled), -1) @ layer[MAP] + layer[OFFSET])
-        ports = {READING: reading.astype(np.float32), PRESENT: has_volume.astype(np.float32)}
-        # One after the other, as a session does.
-        parts = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(len(filled))]
+        return self._go_on(reading, has_volume)
+
+    def _go_on(self, readings: NDArray[np.floating], has_volume: NDArray[np.floating]) -> Arrays:
+        """Let what all share go on from readings, one window after the other, as a session does."""
+        ports = {READING: readings.astype(np.float32), PRESENT: has_volume.astype(np.float32)}
+        parts = [self.graph({name: x[n : n + 1] for name, x in ports.items()}) for n in range(len(readings))]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.graph.outputs}
 
     def _decoded(self, readings: Matrix) -> Matrix:
@@ -166,17 +169,11 @@ class SharedSpaceFitter:
         """
         points = readings.copy()
         room = self.graph.inputs[READING][0][1]
-        present = np.ones((1, 1), np.float32)
-        columns_of = {
-            kind: self.space.columns(kind)
-            for kind in self.space.kinds
-            if _DECODED[kind] in self.graph.outputs
-        }
-        for row, reading in enumerate(readings.astype(np.float32)):
-            padded = np.pad(reading, (0, room - len(reading)))[None]
-            outputs = self.graph({READING: padded, PRESENT: present})
-            for kind, columns in columns_of.items():
-                points[row, columns] = self.space.kinds[kind].points(outputs[_DECODED[kind]])[0]
+        padded = np.pad(readings, [(0, 0), (0, room - readings.shape[1])])
+        outputs = self._go_on(padded, np.ones((len(readings), 1)))
+        for kind, components in self.space.kinds.items():
+            if _DECODED[kind] in outputs:
+                points[:, self.space.columns(kind)] = components.points(outputs[_DECODED[kind]])
         return points
 
     @property

@@ -242,15 +242,17 @@ class SharedEncoder(FrontEncoder):
         Parameters
         ----------
         points : (window, component)
-            Points of the windows that teach.
+            Points of the windows that teach. Where clips differ in fewer ways than the space has components,
+            the last ones are not there, and stay silent.
         values : mapping
             ``vector`` (window, embedding), ``tokens`` (window, token, width) and ``start`` (window, channel,
             latent frame, row, column) of what they showed.
         """
+        padded = np.pad(points, [(0, 0), (0, self.width - points.shape[1])])
         heads = {VECTOR: (self.reading, self.vector), "tokens": (self.tokens,), START: (self.start,)}
         for name, of_values in heads.items():
             for head in of_values:
-                head.begin(points, values[name])
+                head.begin(padded, values[name])
 
     def read(self, signals: Mapping[str, Tensor]) -> Tensor:
         """Read windows by the layer of their participant, (window, component)."""

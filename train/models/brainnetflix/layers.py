@@ -213,15 +213,6 @@ def begin_at_layers(
     return layers, corrections
 
 
-def points_of(viewings: Mapping[str, Viewing], width: int) -> Matrix:
-    """Return the points of everybody's windows that teach, one participant after the other.
-
-    Where clips differ in fewer ways than the space has components, the last ones of `width` are zeros.
-    """
-    points = np.concatenate([viewing.points for viewing in viewings.values()])
-    return np.pad(points, [(0, 0), (0, width - points.shape[1])])
-
-
 def rows_of(windows: Windows) -> NDArray[np.int64]:
     """Return the rows of windows that teach."""
     assert windows.teaching is not None

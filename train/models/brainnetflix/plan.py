@@ -40,7 +40,6 @@ from train.models.brainnetflix.layers import (
     check_nothing_drawn,
     find_space,
     number_of,
-    points_of,
     rows_of,
     shared_provenance,
     viewing_of,
@@ -159,7 +158,8 @@ class BrainNetflixPlan(SmallPlan):
         encoder = sized.build(shapes[0].signals, self.films.embedding, self.films.tokens, self.video.text)
         signals = [shape.signals for shape in shapes]
         layers, corrections = begin_at_layers(encoder, signals, viewings, windows, self.encoder.stem)
-        encoder.begin(points_of(viewings, encoder.width), self._regressed(windows, models))
+        points = np.concatenate([viewing.points for viewing in viewings.values()])
+        encoder.begin(points, self._regressed(windows, models))
         system = self._trainable(encoder, models, default.codec)
         log += loop.train(
             system,

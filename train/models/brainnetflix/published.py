@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rtdecode.errors import UsageError
-from train.closed_form.shared_space import VERTEX
+from train.closed_form.shared_space import VERTEX, Viewing
 from train.config.run_context import Arrays, RunContext
 from train.data import target_cache
 from train.data.arrays import golden
@@ -37,7 +37,6 @@ from train.models.brainnetflix.layers import (
     check_nothing_drawn,
     find_space,
     number_of,
-    points_of,
     shared_provenance,
     some_of,
     viewing_of,
@@ -133,7 +132,7 @@ class BrainNetflixPublishedPlan(PublishedPlan):
         sized = replace(self.encoder, latent=latent)
         encoder = sized.build(signals[0], embedding, self.conditions, video.text)
         layers, corrections = begin_at_layers(encoder, signals, viewings, windows, self.encoder.stem)
-        _begin_heads(encoder, points_of(viewings, encoder.width), windows)
+        _begin_heads(encoder, viewings, windows)
         system = BrainVideo(
             encoder,
             video,
@@ -334,19 +333,18 @@ def _windows(taught: Taught, aims: Aims) -> Windows:
     )
 
 
-def _begin_heads(encoder: SharedEncoder, points: NDArray[np.float64], windows: Mapping[str, Windows]) -> None:
+def _begin_heads(
+    encoder: SharedEncoder, viewings: Mapping[str, Viewing], windows: Mapping[str, Windows]
+) -> None:
     """Let the heads begin at what points of the shared space say of some windows of everybody."""
     parts: dict[str, list[NDArray[Any]]] = {"points": [], VECTOR: [], "tokens": [], START: []}
-    first = 0
-    for watched in windows.values():
-        count = len(watched.latents)
-        rows = some_of(np.arange(count), _SAMPLE)
+    for name, watched in windows.items():
+        rows = some_of(np.arange(len(watched.latents)), _SAMPLE)
         assert watched.prompts is not None
-        parts["points"].append(points[first + rows])
+        parts["points"].append(viewings[name].points[rows])
         parts[VECTOR].append(watched.targets[VECTOR_TARGET][rows])
         parts["tokens"].append(np.asarray(watched.prompts[rows], np.float32))
         parts[START].append(np.asarray(watched.latents[rows], np.float32))
-        first += count
     values = {name: np.concatenate(of_everybody) for name, of_everybody in parts.items()}
     encoder.begin(values.pop("points"), values)
 
