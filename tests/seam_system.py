@@ -317,7 +317,7 @@ def _show_nothing(phase: str, step: int) -> None:
 class SeamJudge:
     """Clips against what was seen in a session that nothing was trained on."""
 
-    makes_published: ClassVar[bool] = False
+    reads: ClassVar[Sequence[str]] = ()
 
     def check(self, data: Scans) -> None:
         if data.count < 3:

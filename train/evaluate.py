@@ -25,8 +25,17 @@ from train.evaluation.helpers import helped
 from train.evaluation.identification import judge_recording
 from train.evaluation.kept_decodes import KeptDecodes
 from train.evaluation.page import floors, page
-from train.evaluation.published import refuse
-from train.evaluation.result import NETWORKS, Evaluation, FeatureJudge, Figures, Request, make_decode
+from train.evaluation.result import (
+    NETWORKS,
+    OF_DECODERS,
+    OF_FEATURES,
+    OF_FILMS,
+    Evaluation,
+    FeatureJudge,
+    Figures,
+    Request,
+    make_decode,
+)
 from train.evaluation.section import SHIPPED
 from train.interface.system import Plan
 from train.run_recipe import STOPPED, show, stop
@@ -138,7 +147,7 @@ def _judged(run: Path, request: Request) -> Evaluation:
     judge = parts.judge
     # What draws no clips has no decoder to be shown; a recording has no features to judge it by.
     if isinstance(judge, FeatureJudge):
-        refuse(request)
+        request.check_read(*OF_FEATURES, where="the features that this run predicts are judged")
         return judge.evaluate_fitted(data, fitted_of(run), request)
     assert isinstance(parts.system, Plan)
     trained = trained_of(run, parts.system)
@@ -157,13 +166,16 @@ def _judged(run: Path, request: Request) -> Evaluation:
     # A recording brings its own truth and is judged the same way whatever the run was trained on, but for a
     # run of a data set, which reads windows and no session. Any other folder is data for the run's own judge.
     if request.data is not None and (request.data / "recording.json").is_file() and not is_of_windows:
-        refuse(request)
+        request.check_read(*OF_DECODERS, "data", where="clips are held against the truth of a recording")
         simulated = bool(Recording(request.data).meta.get("simulated"))
         return Evaluation(judge_recording(show, trained.bundle, request.data), simulated=simulated)
     if request.film is not None:
+        request.check_read(*OF_DECODERS, *OF_FILMS, where="clips are judged on a film")
         return on_film(data, trained.bundle, trained.system, show, request)
-    if not judge.makes_published:
-        refuse(request)
+    where = "the run is judged as its recipe says"
+    if request.data is not None:
+        where = f"{request.data} holds no recording (recording.json), and {where}"
+    request.check_read(*OF_DECODERS, *judge.reads, where=where)
     return judge.evaluate(data, trained, show, request)
 
 

@@ -142,7 +142,7 @@ def test_what_cannot_be_judged_is_refused(run: Path, data: Path, tmp_path: Path)
         evaluate.evaluate(run, evaluate.Request())
     with refused(UsageError, "features-unknown-person", subject="sub-005", available=EVERYBODY[:4]):
         evaluate.evaluate(run, evaluate.Request(data=data, subject="sub-005"))
-    with refused(UsageError, "published-figures-unsupported"):
+    with refused(UsageError, "evaluate-key-unread", unread=["published"]):
         evaluate.evaluate(run, evaluate.Request(data=data, published=True))
     song(tmp_path, films=FILMS, people=PEOPLE | {"beta": EVERYBODY[1:]})
     with refused(UsageError, "evaluate-features-mismatch", people=5):

@@ -59,7 +59,7 @@ from train.evaluation.references import (
     ridge_of,
     watch,
 )
-from train.evaluation.result import OWN_SESSIONS, Decode, Evaluation, Request
+from train.evaluation.result import OF_FILMS, OWN_SESSIONS, Decode, Evaluation, Request
 from train.evaluation.section import EvaluatedRun, HeldOutWindows, Section, sections_for, sections_of
 from train.evaluation.section_runner import decode_ahead, evaluate
 from train.interface.system import Plan, System, Trained
@@ -166,7 +166,7 @@ class AnyFilm:
     sections: Later[str] = section.ALL_SECTIONS
     windows: Later[int | None] = None
 
-    makes_published: ClassVar[bool] = True
+    reads: ClassVar[Sequence[str]] = OF_FILMS
 
     def check(self, data: SimulatedSessions) -> None:
         """Refuse films, seeds, lengths and windows that cannot be judged.

@@ -28,7 +28,7 @@ from train.evaluation.held_runs import sessions_of
 from train.evaluation.pictures import sheet
 from train.evaluation.published import load
 from train.evaluation.references import References
-from train.evaluation.result import Decode, Evaluation, Figures, Request
+from train.evaluation.result import OF_SECTIONS, Decode, Evaluation, Figures, Request
 from train.evaluation.section import EvaluatedRun, sections_for, sections_of
 from train.evaluation.section_runner import decode_ahead, evaluate
 from train.interface.system import Plan, Trained
@@ -56,7 +56,7 @@ class HeldOutRuns:
     sections: Later[str] = section.OF_RECORDED
     windows: Later[int | None] = None
 
-    makes_published: ClassVar[bool] = True
+    reads: ClassVar[Sequence[str]] = ("data", *OF_SECTIONS)
 
     def check(self, data: Any) -> None:
         """Refuse data that are no data set, and sections that are not known.

@@ -57,7 +57,7 @@ from train.data.simulated import SimulatedSessions
 from train.evaluation.beside import only, routes_of
 from train.evaluation.pictures import rows
 from train.evaluation.reconstruct import Reconstruction
-from train.evaluation.result import Decode, Evaluation, Figures, Request, unknown
+from train.evaluation.result import OF_FRESH_SESSIONS, Decode, Evaluation, Figures, Request, unknown
 from train.interface.system import Plan, Trained
 
 # Where in a window the frames lie that the sheet shows, and seconds of a fresh session.
@@ -88,7 +88,7 @@ class Identification:
     seeds: str
     seconds: float
 
-    makes_published: ClassVar[bool] = False
+    reads: ClassVar[Sequence[str]] = OF_FRESH_SESSIONS
 
     def check(self, data: SimulatedSessions) -> None:
         """Refuse seeds that are for training.

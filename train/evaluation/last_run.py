@@ -4,6 +4,7 @@ The run that was kept from teaching is evaluated (`train.evaluation.section_runn
 blocks of film. Guidance was chosen on the same run, and no weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,7 +40,8 @@ class LastRun:
     sections: Later[str] = section.OF_RECORDED
     windows: Later[int | None] = None
 
-    makes_published: ClassVar[bool] = False
+    # It refuses whatever is asked, and says why.
+    reads: ClassVar[Sequence[str]] = tuple(Request.__slots__)
 
     def check(self, data: Any) -> None:
         """Refuse data that are no recordings, sections that are not known, and too many windows.

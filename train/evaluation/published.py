@@ -17,7 +17,7 @@ from rtdecode import installing
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from train.evaluation.film_scores import Scores
-from train.evaluation.result import OF_SECTIONS, Request
+from train.evaluation.result import Request
 from train.metrics import consistency, fvd, retrieval
 from train.metrics.classification import RULES, chance, nway
 from train.metrics.networks import Network, clip_images, dino_images, image_classifier, video_classifier
@@ -246,26 +246,6 @@ def load(request: Request) -> Published:
         detector=fvd.detector(request.fvd) if request.fvd else None,
         pictures=request.published,
     )
-
-
-def refuse(request: Request) -> None:
-    """Refuse what is asked of an evaluation by sections for a judge that makes none.
-
-    Raises
-    ------
-    UsageError
-    """
-    usual = Request()
-    keys = [key for key in OF_SECTIONS if getattr(request, key) != getattr(usual, key)]
-    # Every judge keeps clips in a folder.
-    keys += ["keep"] if request.decodes_twice else []
-    if keys:
-        raise UsageError(
-            "published-figures-unsupported",
-            "{keys}= is for runs that are evaluated on a film, or were trained on a data set. Give "
-            "film=shapes, natural or a file beside it, or leave it out.",
-            keys="=, ".join(keys),
-        )
 
 
 def _installed(module: str, package: str) -> None:

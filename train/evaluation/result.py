@@ -15,6 +15,7 @@ from PIL import Image
 
 from rtdecode.bundle import Manifest
 from rtdecode.disk.clip_file import Pixels
+from rtdecode.errors import UsageError
 from rtdecode.scores import intervals
 from rtdecode.scores.events import Span
 from train.config.run_context import Arrays, RunContext
@@ -27,9 +28,15 @@ Figures = dict[str, dict[str, Any]]
 
 # The ridge beside a decoder learns from the sessions that the decoder was trained on.
 OWN_SESSIONS = "own"
-# The keys of a request that name networks, as files or folders, and those that evaluations by sections read.
+# The keys of a request that name networks, as files or folders, those that evaluations by sections read, and
+# those that say which sessions of the simulated participant are judged.
 NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
 OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead", "attention")
+OF_FRESH_SESSIONS = ("presets", "seeds", "seconds")
+OF_FILMS = ("film", "oracle", *OF_FRESH_SESSIONS, *OF_SECTIONS)
+# Read of whatever decodes, and of what predicts features.
+OF_DECODERS = ("subject", "sampler", "out", "keep")
+OF_FEATURES = ("data", "subject", "out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,37 @@ class Request:
     def decodes_twice(self) -> bool:
         """Whether no clip is held for longer than its session (``keep=none``)."""
         return self.keep == "none"
+
+    def check_read(self, *keys: str, where: str) -> None:
+        """Refuse what is asked and would change nothing.
+
+        Parameters
+        ----------
+        *keys : str
+            The keys that are read.
+        where : str
+            Where they are read, for the error.
+
+        Raises
+        ------
+        UsageError
+            If another key has another value than its default.
+        """
+        usual = Request()
+        changed = [key for key in self.__slots__ if getattr(self, key) != getattr(usual, key)]
+        unread = [key for key in changed if key not in keys]
+        if self.decodes_twice and "sections" not in keys and "keep" in keys:
+            # Clips are kept in a folder by all that decode; only sections can do without.
+            unread.append("keep=none")
+        if unread:
+            raise UsageError(
+                "evaluate-key-unread",
+                "{unread} would change nothing: {where}, which reads {available}. Leave it out. film=shapes, "
+                "natural or a file reads more, of a run that was trained on the simulated participant.",
+                unread=unread,
+                where=where,
+                available=list(keys),
+            )
 
 
 class Decode(Protocol):
@@ -254,8 +292,8 @@ class Judge(Protocol):
     """What computes the figures of a run that draws clips or names categories."""
 
     @property
-    def makes_published(self) -> bool:
-        """Whether it reads the keys of a request that are for evaluations by sections (`OF_SECTIONS`)."""
+    def reads(self) -> Sequence[str]:
+        """Which keys of a request `evaluate` reads, besides those that are for every decoder."""
         ...
 
     def check(self, data: Any) -> None:

@@ -137,7 +137,7 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_judged() -> None:
         evaluate(tiny("ridge"), Request(film="shapes,missing.mp4"))
     with refused(UsageError, "judge-averaging-unsupported", film="shapes", seeds="1000-1001"):
         evaluate(tiny("ridge"), Request(film="shapes", repeats="averaged"))
-    with refused(UsageError, "published-figures-unsupported", keys="repeats"):
+    with refused(UsageError, "evaluate-key-unread", unread=["repeats"]):
         evaluate(tiny("ridge"), Request(seeds="1000", seconds=24, repeats="averaged"))
     with refused(UsageError, "oracle-seeds-not-training", seeds=[1000]):
         evaluate(tiny("ridge"), Request(film="shapes", oracle="1000"))

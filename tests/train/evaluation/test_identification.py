@@ -43,6 +43,26 @@ def test_training_seeds_cannot_judge() -> None:
         evaluate(tiny("ridge"), Request(seeds="7", seconds=8))
 
 
+@pytest.mark.parametrize(
+    ("evaluation_request", "unread"),
+    [
+        (Request(oracle="900-905", seeds="1000"), ["oracle"]),
+        (Request(runs="3", data=Path("nowhere")), ["runs", "data"]),
+        (Request(keep="none"), ["keep=none"]),
+        (Request(data=Path("rec"), seconds=24.0, film="shapes"), ["seconds", "film"]),
+        (Request(film="shapes", runs="3"), ["runs"]),
+    ],
+)
+def test_what_would_change_nothing_is_refused(
+    evaluation_request: Request, unread: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rec").mkdir()
+    (tmp_path / "rec/recording.json").touch()
+    with refused(UsageError, "evaluate-key-unread", unread=unread):
+        evaluate(tiny("ridge"), evaluation_request)
+
+
 def test_a_recording_is_judged_as_its_session_is(tmp_path: Path) -> None:
     record(participant("easy", 1).session(1003, 24.0), tmp_path / "rec")
     from_disk = evaluate(tiny("ridge"), Request(data=tmp_path / "rec"))

@@ -20,7 +20,7 @@ from train.evaluation.film_figures import figures
 from train.evaluation.film_scores import FilmWindows, Looks, Scores
 from train.evaluation.image_similarity import likenesses
 from train.evaluation.page import floors
-from train.evaluation.published import CHANCE, Published, load, refuse
+from train.evaluation.published import CHANCE, Published, load
 from train.evaluation.result import Request
 from train.evaluation.section import Decoded, HeldOutWindows
 from train.evaluation.sections.published import Tally
@@ -228,9 +228,6 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         missing_files=re.compile("'config.json'"),
     ):
         load(Request(film="shapes", clip=tmp_path / "missing"))
-    with refused(UsageError, "published-figures-unsupported", keys="published=, dino"):
-        refuse(Request(published=True, dino=tmp_path))
-    refuse(Request())
     with refused(UsageError, "evaluate-not-boolean", key="published", found="all"):
         read_request(["published=all"])
     read = read_request(["published=true", "fvd=detector.pt"])
@@ -255,7 +252,7 @@ def test_a_run_is_judged_by_networks_from_folders(tmp_path: Path) -> None:
     # What cannot be loaded is refused before anything is judged.
     with refused(UsageError, "fvd-detector-missing", path=tmp_path / "missing.pt"):
         evaluate(tiny("ridge"), replace(request, fvd=tmp_path / "missing.pt"))
-    with refused(UsageError, "published-figures-unsupported"):
+    with refused(UsageError, "evaluate-key-unread"):
         evaluate(tiny("ridge"), replace(request, film=None))
     report = evaluate(tiny("ridge"), request)
     for name in (

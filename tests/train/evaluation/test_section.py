@@ -45,7 +45,7 @@ def test_a_section_that_needs_eeg_is_refused_for_a_run_without() -> None:
 
 @pytest.mark.full
 def test_sections_of_a_judge_that_has_none_are_refused() -> None:
-    with refused(UsageError, "published-figures-unsupported", keys="sections"):
+    with refused(UsageError, "evaluate-key-unread", unread=["sections"]):
         evaluate(tiny("ridge"), Request(sections="pictures"))
     with refused(UsageError, "section-unknown", section="colours"):
         evaluate(tiny("ridge"), Request(film="shapes", sections="colours"))

@@ -5,6 +5,7 @@ control with exchanged labels, and an offline analysis that sees whole runs. The
 judged on the runs that it was not trained on.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,7 +52,7 @@ class LeaveOneRunOut:
     lags: list[float]
     permutations: int
 
-    makes_published: ClassVar[bool] = False
+    reads: ClassVar[Sequence[str]] = ("data", "runs")
 
     def check(self, data: HaxbyRuns) -> None:
         """Refuse too few runs to leave one out.

@@ -108,6 +108,8 @@ def test_a_lag_at_which_windows_of_a_block_have_no_volume_is_refused(tmp_path: P
 def test_runs_that_were_trained_on_cannot_judge() -> None:
     with refused(UsageError, "haxby-judging-trained-runs", runs=[3]):
         evaluate(tiny("haxby"), Request(runs="3-4", data=DATA))
+    with refused(UsageError, "evaluate-key-unread", unread=["presets"]):
+        evaluate(tiny("haxby"), Request(runs="9", data=DATA, presets="hard"))
 
 
 @pytest.mark.full
