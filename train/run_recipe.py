@@ -149,7 +149,7 @@ def run(recipe: str, overrides: list[str]) -> Path:
     if parsed_recipe.judged:
         parts.judge.check(data)
     if not is_trained:
-        _claim(part, out, parsed_recipe)
+        _claim(part, parsed_recipe, _again(recipe, overrides, out))
     if isinstance(data, SaysFirst):
         data.say()
     try:
@@ -353,8 +353,11 @@ def _check_same(started: dict[str, Any], recipe: Recipe, folder: Path) -> None:
         )
 
 
-def _claim(part: Path, out: Path, recipe: Recipe) -> None:
-    """Claim the working folder, for a new run or to resume one that was started from the same values."""
+def _claim(part: Path, recipe: Recipe, again: str) -> None:
+    """Claim the working folder, for a new run or to resume one that was started from the same values.
+
+    `again` is the command that goes on with a run that is there.
+    """
     # The note keeps the values that the run was started from. Stages do not say what made them.
     note = part / "request.json"
     if recipe.common.resume:
@@ -371,10 +374,10 @@ def _claim(part: Path, out: Path, recipe: Recipe) -> None:
     if any((part / "stages").glob("*.npz")):
         raise UsageError(
             "run-stages-unfinished",
-            "{work_folder} holds the stages of an interrupted run. Go on with resume={out}, or "
+            "{work_folder} holds the stages of an interrupted run. Go on with `{command}`, or "
             "remove {work_folder}.",
             work_folder=part,
-            out=out,
+            command=again,
         )
     clear(part)
     private.folder(part)

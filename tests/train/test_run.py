@@ -50,11 +50,12 @@ def test_an_interrupted_run_leaves_nothing_and_resumes(
     monkeypatch.setattr(simulated, "session_arrays", interrupted)
     assert main(["ridge", *SMALL, f"out={out}"]) == 130
     message = capsys.readouterr().err
-    assert message.endswith(f"python -m train.run ridge {' '.join(SMALL)} resume={out}\n")
+    command = f"python -m train.run ridge {' '.join(SMALL)} resume={out}"
+    assert message.endswith(f"{command}\n")
     assert not out.exists()
-    with refused(UsageError, "run-stages-unfinished", work_folder=f"{out}.part", out=out) as caught:
+    with refused(UsageError, "run-stages-unfinished", work_folder=f"{out}.part", command=command) as caught:
         run("ridge", [*SMALL, f"out={out}"])
-    assert f"resume={out}" in str(caught.value)
+    assert command in str(caught.value)
     # What a session leaves behind that was killed before it wrote anything.
     out.mkdir()
     (out / ".rtdecode-lock").touch()
