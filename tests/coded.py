@@ -16,21 +16,34 @@ def faults(paths: Iterable[Path]) -> list[str]:
 
     A class that is derived from one of the kin in any of the files is of the kin too.
     """
-    sources = {path: path.read_bytes() for path in paths}
-    # Parsing is slow, and a file without these makes no error and derives none.
-    trees = {path: ast.parse(source) for path, source in sources.items() if _ERROR.search(source)}
-    kin = _kin(trees.values())
+    bases: dict[str, set[str]] = {}
+    calls: list[tuple[Path, ast.Call]] = []
+    for path in paths:
+        source = path.read_bytes()
+        # Parsing is slow, and a file without these makes no error and derives none.
+        if not _ERROR.search(source):
+            continue
+        # No tree is kept: the garbage collector would walk all of them again and again.
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = {_name(base) for base in node.bases}
+            elif isinstance(node, ast.Call) and _may_make_error(node):
+                calls.append((path, node))
+    kin = _kin(bases)
     lines = []
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (fault := _fault(node, kin)) is not None:
-                lines.append(f"{path}:{node.lineno}: {fault}")
+    for path, call in calls:
+        if (fault := _fault(call, kin)) is not None:
+            lines.append(f"{path}:{call.lineno}: {fault}")
     return lines
 
 
-def _kin(trees: Iterable[ast.AST]) -> set[str]:
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    bases = {node.name: {_name(base) for base in node.bases} for node in classes}
+def _may_make_error(call: ast.Call) -> bool:
+    """Say whether a call may be of a class, whose names begin with a capital, or of its `wrap`."""
+    name = _name(call.func)
+    return name[:1].isupper() or name == "wrap"
+
+
+def _kin(bases: dict[str, set[str]]) -> set[str]:
     kin = {ROOT}
     while subclasses := {name for name, parents in bases.items() if parents & kin} - kin:
         kin |= subclasses
