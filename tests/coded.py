@@ -38,8 +38,8 @@ def faults(paths: Iterable[Path]) -> list[str]:
 
 
 def _may_make_error(call: ast.Call) -> bool:
-    """Say whether a call may be of a class, whose names begin with a capital, or of its `wrap`."""
-    name = _name(call.func)
+    """Say whether a call may be of a class, whose name begins with a capital, or of its `wrap`."""
+    name = _name(call.func).lstrip("_")
     return name[:1].isupper() or name == "wrap"
 
 

@@ -38,6 +38,7 @@ def test_every_error_of_the_repository_has_a_code_and_the_values_that_its_senten
             "class Own(UsageError): ...\nclass Other(Own): ...\nraise Other('words')",
             "an error without a code",
         ),
+        ("class _Own(UsageError): ...\nraise _Own('words')", "an error without a code"),
         ("raise UsageError('film-unreadable', '{film} cannot be read', film=film)", None),
         ("raise UsageError.wrap(error, 'film-unreadable', '{film}: {error}', film=film)", None),
         ("raise ValueError('words')", None),

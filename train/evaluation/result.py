@@ -34,7 +34,7 @@ NETWORKS = ("image_classifier", "video_classifier", "clip", "dino", "fvd")
 OF_SECTIONS = ("published", *NETWORKS, "repeats", "sections", "windows", "processes", "ahead", "attention")
 OF_FRESH_SESSIONS = ("presets", "seeds", "seconds")
 OF_FILMS = ("film", "oracle", *OF_FRESH_SESSIONS, *OF_SECTIONS)
-# Read of whatever decodes, and of what predicts features.
+# The keys that are read for every run that decodes, and those for a run that predicts features.
 OF_DECODERS = ("subject", "sampler", "out", "keep")
 OF_FEATURES = ("data", "subject", "out")
 

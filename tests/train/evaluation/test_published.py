@@ -228,6 +228,9 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         missing_files=re.compile("'config.json'"),
     ):
         load(Request(film="shapes", clip=tmp_path / "missing"))
+    with refused(UsageError, "evaluate-key-unread", unread=["published", "dino"]):
+        Request(published=True, dino=tmp_path).check_read(where="nothing is judged")
+    Request().check_read(where="nothing is judged")
     with refused(UsageError, "evaluate-not-boolean", key="published", found="all"):
         read_request(["published=all"])
     read = read_request(["published=true", "fvd=detector.pt"])
