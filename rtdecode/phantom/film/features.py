@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ _GAIN = 0.8
 _RECOGNITION_S = 0.3
 # Frames that are worked on at once: maps of a whole film would not fit into memory.
 _AT_ONCE = 64
+# Of films that are still in use: what eyes that rest make of them.
+_STILL_EYES: WeakKeyDictionary[Watched, Float] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,12 @@ def film_features(film: Watched, gaze: NDArray[np.int64] | None = None) -> Float
     """
     if film is CALIBRATION:
         return _known()
-    scales = _scales()
-    return (_responses(_drive(film, gaze, scales.maps), scales) - scales.mean) / scales.scale
+    if gaze is not None:
+        return _standardised(film, gaze)
+    if film not in _STILL_EYES:
+        _STILL_EYES[film] = _standardised(film, None)
+        _STILL_EYES[film].setflags(write=False)
+    return _STILL_EYES[film]
 
 
 def resting_features(count: int, rng: np.random.Generator) -> Float:
@@ -160,6 +167,11 @@ def _known() -> Float:
 def _scales() -> Scales:
     stored = json.loads(STANDARD.read_text())
     return Scales(**{name: np.array(stored[name], np.float32) for name in Scales.__slots__})
+
+
+def _standardised(film: Watched, gaze: NDArray[np.int64] | None) -> Float:
+    scales = _scales()
+    return (_responses(_drive(film, gaze, scales.maps), scales) - scales.mean) / scales.scale
 
 
 def _responses(drive: Float, scales: Scales) -> Float:

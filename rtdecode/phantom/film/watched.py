@@ -6,7 +6,7 @@ of the participant takes them, and give any of their instants at any size.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,17 +179,23 @@ def watched(
 
 
 def _made(name: str, seconds: float, seed: int, cuts: str) -> Watched:
+    if name != NONE:
+        return _drawn(name, seconds, seed, cuts)
+    grey = np.full((frame_count(seconds), HEIGHT, WIDTH, 3), GREY, np.uint8)
+    return Pictures(grey, np.zeros(0, np.int64), on_screen=False)
+
+
+# The last film is kept: a session is made again for everything that is read of it, and several participants
+# watch one film after the other.
+@lru_cache(maxsize=1)
+def _drawn(name: str, seconds: float, seed: int, cuts: str) -> Watched:
     if name in (SHAPES, KNOWN_SHAPES):
         return Film(seconds, seed, cuts, known_only=name == KNOWN_SHAPES)
-    count = frame_count(seconds)
-    if name == NONE:
-        grey = np.full((count, HEIGHT, WIDTH, 3), GREY, np.uint8)
-        return Pictures(grey, np.zeros(0, np.int64), on_screen=False)
 
     def draw(size: tuple[int, int], fps: float, count: int) -> Iterator[NDArray[np.uint8]]:
         return natural_frames(seed, count, size, fps)
 
-    frames = np.stack([*draw((HEIGHT, WIDTH), FPS, count)])
+    frames = np.stack([*draw((HEIGHT, WIDTH), FPS, frame_count(seconds))])
     return Pictures(frames, find_cuts(frames), source=draw)
 
 

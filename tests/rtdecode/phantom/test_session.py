@@ -45,6 +45,24 @@ def test_same_arguments_same_bits(session: PhantomSession) -> None:
     assert again.uid == session.uid
 
 
+@pytest.mark.parametrize("film", ["shapes", "natural"])
+def test_sessions_that_follow_each_other_share_the_film_that_they_show(film: str) -> None:
+    first, of_nothing, second, of_another = (
+        PhantomSession("easy", number, seed, 8, film=film_name, film_seed=5)
+        for number, seed, film_name in ((1, 5, film), (1, 6, "none"), (2, 7, film), (1, 5, "known-shapes"))
+    )
+    assert second.film is first.film
+    assert second.features is first.features
+    assert not first.features.flags.writeable
+    assert of_another.film is not first.film
+    assert of_nothing.film is not first.film
+    # It is no other film than one that is drawn anew.
+    again = PhantomSession("easy", 1, 5, 8, film=film)
+    assert again.film is not first.film
+    assert np.array_equal(again.film.frames, first.film.frames)
+    assert np.array_equal(again.features, first.features)
+
+
 def test_another_seed_is_another_film_and_noise_in_the_same_brain(session: PhantomSession) -> None:
     other = PhantomSession("easy", seed=42, seconds=12)
     assert other.film.shots != session.film.shots
