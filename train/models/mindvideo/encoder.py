@@ -3,6 +3,7 @@
 `SpaceTimeSizes` is what a recipe says of it.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -174,5 +175,8 @@ class SpaceTimeEncoder(AttendingEncoder):
         """Return the tokens of the mean brain, or of none; see `SpaceTimeSizes.negative`."""
         if not self.away_from_mean:
             return self.null(signals, device)
-        brain = self.mean_brain[None].to(device)
-        return self({FMRI: brain, f"{FMRI}_mask": torch.ones_like(brain[:, :, 0])}).tokens[0]
+        # An exported graph holds these tokens, and the last bits of single precision differ from CPU to CPU.
+        double = copy.deepcopy(self).double()
+        brain = double.mean_brain[None].to(device)
+        tokens = double({FMRI: brain, f"{FMRI}_mask": torch.ones_like(brain[:, :, 0])}).tokens[0]
+        return tokens.to(self.mean_brain.dtype)
