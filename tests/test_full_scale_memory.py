@@ -51,7 +51,7 @@ def test_a_phase_stands_from_its_first_checkpoint_on(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_a_training_holds_no_signals() -> None:
-    figures = measure([20, 100], 1)
-    # The signals of a window have 1.4 MB.
+    # Equal trainings differ by as much as 80 MB. The signals of a window have 1.4 MB.
+    figures = measure([20, 320], 1)
     assert figures["kb_a_window"] < 300
     assert figures["worker_kb_a_window"] < 300
