@@ -13,8 +13,10 @@ variant's figure is how far it lies from its reference, window by window:
 - voxels in a shuffled order, against those in the order of a cortex that participants share,
 - ridges of the same films, which look ahead by 0, 1 and 2 volumes.
 
-On that cortex the masked pre-training alone is also trained with several seeds, in the order of its areas and
-shuffled. A bar rests on that loss alone, on volumes that taught nothing: it is lower in order.
+On that cortex the masked pre-training alone is also trained with several seeds, with all of the recipe's
+steps, in the order of its areas and shuffled. A bar rests on that loss alone, on volumes that taught nothing:
+it is lower in order. Beside it stands what least squares leaves of the same hidden patches, from the voxels
+that are seen.
 
 With `--write` each run and each of these losses is added to the result file as soon as it is there, and those
 that it holds are not made again, so that runs may be made on different days; those that lie in the folder of
@@ -56,7 +58,7 @@ from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, explain
 from train.artifacts.slots import parts_of
 from train.config.recipe import read
-from train.config.run_context import RunContext, progress
+from train.config.run_context import Arrays, RunContext, progress
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
 from train.models.conditioned.batches import Windows
@@ -132,8 +134,9 @@ ABLATION = Ablation(
 )
 # In which orders masked volumes are learned from on a shared cortex: as its areas lie, and shuffled.
 _ORDERS = {"in order": "cortex", "shuffled": "cortex-shuffled"}
+_LEAST_SQUARES = "least squares"
 
-# Order of the voxels -> seed -> the loss on volumes that taught nothing.
+# Order of the voxels -> seed -> the loss on volumes that taught nothing; least squares -> order -> its loss.
 Losses = Mapping[str, Mapping[str, float]]
 
 
@@ -155,19 +158,21 @@ def masked_losses(
     Yields
     ------
     mapping
-        All, after each.
+        All, after each, and what least squares leaves of the same hidden patches.
     """
     private.folder(work)
-    losses = {name: dict(earlier.get(name, {})) for name in _ORDERS}
+    losses = {name: dict(earlier.get(name, {})) for name in (*_ORDERS, _LEAST_SQUARES)}
     missing = [(name, seed) for seed in seeds for name in _ORDERS if seed not in losses[name]]
     for name, seed in progress(missing, "masked pre-training"):
         stages = _ORDERS[name]
-        changes = [*common, *ABLATION.stages[stages]]
-        losses[name][seed] = _masked_loss(work, changes, stages, int(seed))
+        plan, phase, material = _taught(work, [*common, *ABLATION.stages[stages]], stages)
+        losses[name][seed] = masked_loss(plan, material, phase, work / f"masked-{stages}-{seed}", int(seed))
+        losses[_LEAST_SQUARES].setdefault(name, least_squares_loss(plan, material))
         yield losses
 
 
-def _masked_loss(work: Path, changes: Sequence[str], stages: str, seed: int) -> float:
+def _taught(work: Path, changes: Sequence[str], stages: str) -> tuple[MindVideoPlan, Phase, Material]:
+    """Return a system, its masked phase, and the windows that teach it."""
     recipe = read("mindvideo", ["scale=tiny", *changes])
     parts = parts_of(recipe.tree)
     plan = parts.system
@@ -176,7 +181,7 @@ def _masked_loss(work: Path, changes: Sequence[str], stages: str, seed: int) -> 
     data = parts.data.with_films(training_films(parts.data.shows))
     run = RunContext(None, recipe.common.seed, work / f"{stages}.stages", noise_key=recipe.digest)
     material = of_sessions(run, data, plan.films, plan.voxels, plan.name, {}, None, plan.order)
-    return masked_loss(plan, material, parts.phases[MASKED], work / f"masked-{stages}-{seed}", seed)
+    return plan, parts.phases[MASKED], material
 
 
 def masked_loss(plan: MindVideoPlan, material: Material, phase: Phase, folder: Path, seed: int) -> float:
@@ -192,26 +197,65 @@ def masked_loss(plan: MindVideoPlan, material: Material, phase: Phase, folder: P
         Where its checkpoints lie.
     seed : int
     """
-    assert plan.pretrain is not None
     torch.manual_seed(seed)
-    shapes = signal_shapes(material.signals, plan.encoder)
-    encoder = plan.encoder.build(shapes, plan.films.embedding, plan.films.tokens, plan.video.text)
-    assert isinstance(encoder, SpaceTimeEncoder)
-    model = MaskedVolumes(encoder, plan.pretrain)
+    encoder, model = _untrained(plan, material)
     patches = encoder.tokenizer.patches
     draw = VolumeBatches.of(_windows_of(material), patches)
     with threadpool_limits(1):
         loop.train(model, {MASKED: phase}, draw, folder, _show_nothing, seed, plan.machine)
-    volumes = material.held_out[FMRI].astype(np.float32).reshape(-1, shapes.voxels)
-    mask = material.held_out[f"{FMRI}_mask"].astype(np.float32).reshape(-1)
-    # The same patches are hidden for every seed and order.
-    rng = np.random.default_rng(0)
-    order = np.stack([rng.permutation(patches) for _ in volumes])
-    batch = {FMRI: volumes, f"{FMRI}_mask": mask, ORDER: order}
+    batch = _held_out(material, patches)
     model.eval().cpu()
     with torch.no_grad():
         losses = model.losses({name: torch.from_numpy(values) for name, values in batch.items()}, [MASKED])
     return float(losses[MASKED])
+
+
+def least_squares_loss(plan: MindVideoPlan, material: Material) -> float:
+    """Predict the same patches of the same volumes as `masked_loss` does, by least squares from what is seen.
+
+    Parameters
+    ----------
+    plan : MindVideoPlan
+        With `pretrain`.
+    material : Material
+    """
+    encoder, model = _untrained(plan, material)
+    seen_count = model.autoencoder.seen
+    patch_voxels = encoder.patch_voxels()
+    windows = _windows_of(material)
+    taught = windows.normalised(np.arange(len(material.latents)))
+    volumes = taught[FMRI][taught[f"{FMRI}_mask"] > 0].astype(np.float64)
+    mean = volumes.mean(0)
+    covariance = np.cov(volumes.T)
+    batch = _held_out(material, len(patch_voxels))
+    is_there = batch[f"{FMRI}_mask"] > 0
+    losses = []
+    for volume, order in zip(batch[FMRI][is_there] - mean, batch[ORDER][is_there], strict=True):
+        seen_voxels = np.unique(patch_voxels[order[:seen_count]])
+        hidden_voxels = patch_voxels[order[seen_count:]].ravel()
+        maps = np.linalg.lstsq(
+            covariance[np.ix_(seen_voxels, seen_voxels)], covariance[np.ix_(seen_voxels, hidden_voxels)]
+        )[0]
+        losses.append(float(np.mean((volume[seen_voxels] @ maps - volume[hidden_voxels]) ** 2)))
+    return float(np.mean(losses))
+
+
+def _untrained(plan: MindVideoPlan, material: Material) -> tuple[SpaceTimeEncoder, MaskedVolumes]:
+    assert plan.pretrain is not None
+    shapes = signal_shapes(material.signals, plan.encoder)
+    encoder = plan.encoder.build(shapes, plan.films.embedding, plan.films.tokens, plan.video.text)
+    assert isinstance(encoder, SpaceTimeEncoder)
+    return encoder, MaskedVolumes(encoder, plan.pretrain)
+
+
+def _held_out(material: Material, patches: int) -> Arrays:
+    """Return the volumes that taught nothing, and in what order their patches are seen."""
+    volumes = material.held_out[FMRI].astype(np.float32)
+    mask = material.held_out[f"{FMRI}_mask"].astype(np.float32).reshape(-1)
+    # The same patches are hidden for every seed and order.
+    rng = np.random.default_rng(0)
+    orders = np.stack([rng.permutation(patches) for _ in mask])
+    return {FMRI: volumes.reshape(len(mask), -1), f"{FMRI}_mask": mask, ORDER: orders}
 
 
 def _windows_of(material: Material) -> Windows:
@@ -233,7 +277,7 @@ def _show_nothing(phase: str, step: int) -> None:
 
 def in_order_less_shuffled(losses: Losses) -> dict[str, Any]:
     """Summarise the losses of `masked_losses`: what the order of areas gains, seed by seed."""
-    in_order, shuffled = losses.values()
+    in_order, shuffled = (losses[name] for name in _ORDERS)
     differences = [loss - shuffled[seed] for seed, loss in in_order.items() if seed in shuffled]
     if not differences:
         return {**losses, "less": variant_outcomes.MISSING}
@@ -243,11 +287,15 @@ def in_order_less_shuffled(losses: Losses) -> dict[str, Any]:
 
 def _table(masked: Mapping[str, Any]) -> Table:
     laid = Table(
-        "order", "masked loss of each seed", title="masked pre-training alone, on volumes that taught nothing"
+        "order",
+        "masked loss of each seed",
+        _LEAST_SQUARES,
+        title="masked pre-training alone, on volumes that taught nothing",
     )
     for name in _ORDERS:
         of_seeds = ", ".join(f"{loss:.3f}" for loss in masked[name].values())
-        laid.add_row(name, of_seeds or variant_outcomes.MISSING)
+        linear = [f"{loss:.3f}" for order, loss in masked[_LEAST_SQUARES].items() if order == name]
+        laid.add_row(name, of_seeds or variant_outcomes.MISSING, *linear)
     laid.add_row("in order less shuffled", written(masked["less"]))
     return laid
 
@@ -258,11 +306,11 @@ def main() -> int:
     parser.add_argument("--masked-seeds", default="0,1,2", help="of the masked pre-training alone")
     options = parser.parse_args()
     seeds = [seed for seed in options.masked_seeds.split(",") if seed]
+    # Alone it has all of the recipe's steps, which take two minutes.
+    common = [] if options.steps is None else ABLATION.common(options.steps)
     try:
         outcomes = add_runs(ABLATION, options, _OUT)
-        for losses in masked_losses(
-            options.work, ABLATION.common(options.steps), seeds, outcomes.further.get(_ONLY, {})
-        ):
+        for losses in masked_losses(options.work, common, seeds, outcomes.further.get(_ONLY, {})):
             if options.write:
                 # Another process may have added runs meanwhile.
                 outcomes = variant_outcomes.read(_OUT, outcomes.how)

@@ -111,3 +111,5 @@ def test_the_masked_loss_is_low_where_patches_tell_of_each_other(tmp_path: Path)
     alone = mindvideo.masked_loss(plan, material(noise), phase, tmp_path / "alone", 0)
     shared = mindvideo.masked_loss(plan, material(together), phase, tmp_path / "together", 0)
     assert shared < 0.5 < 0.8 < alone
+    assert mindvideo.least_squares_loss(plan, material(noise)) > 1
+    assert mindvideo.least_squares_loss(plan, material(together)) < 1e-6
