@@ -167,7 +167,8 @@ def masked_losses(
         stages = _ORDERS[name]
         plan, phase, material = _taught(work, [*common, *ABLATION.stages[stages]], stages)
         losses[name][seed] = masked_loss(plan, material, phase, work / f"masked-{stages}-{seed}", int(seed))
-        losses[_LEAST_SQUARES].setdefault(name, least_squares_loss(plan, material))
+        if name not in losses[_LEAST_SQUARES]:
+            losses[_LEAST_SQUARES][name] = least_squares_loss(plan, material)
         yield losses
 
 

@@ -6,6 +6,7 @@ a page, ``source`` says from which one, and that nothing was computed anew.
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ def write(path: Path, figures: Mapping[str, Any]) -> None:
     """
     module = getattr(sys.modules["__main__"].__spec__, "name", "").removesuffix(".__main__")
     origin = {
-        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
         "commit": current_commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": figures.get("machine") or _machine(),
