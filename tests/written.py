@@ -23,7 +23,6 @@ ELSEWHERE = {
     "train/parts/codecs/decoded_films.py": "films, which are no participant's data",
     "train/data/standard.py": "means over the windows of a data set",
     "train/distillation/teaching.py": "within the stages of a run, a closed folder",
-    "train/trainer/loop.py": "within the stages of a run, a closed folder",
     "train/trainer/stage_cache.py": "copies into folders of mkdtemp, which are their owner's alone",
     "train/data/target_cache.py": "values of films, which are no participant's data",
     "train/tiny_decoder.py": "a decoder of films, which are no participant's data",

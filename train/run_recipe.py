@@ -381,7 +381,7 @@ def _claim(part: Path, recipe: Recipe, again: str) -> None:
         )
     clear(part)
     private.folder(part)
-    private.file(note).write_text(strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
+    private.write_whole(note, strict_json.dumps({"recipe": recipe.name, "values": recipe.values}) + "\n")
 
 
 # The exit status of shells for a program that Ctrl-C has ended: 128 + SIGINT.

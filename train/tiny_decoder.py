@@ -22,6 +22,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.disk.folders import empty_folder
 from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.config.recipe import differences
@@ -232,7 +233,7 @@ def _claim(part: Path, request: dict[str, Any]) -> None:
             )
         return
     part.mkdir(parents=True, exist_ok=True)
-    note.write_text(strict_json.dumps(request) + "\n")
+    private.write_whole(note, strict_json.dumps(request) + "\n")
 
 
 def _psnr(decoder: TinyVideoDecoder, test_clips: DecodedClips, device: str) -> float:

@@ -97,6 +97,29 @@ def file(path: Path) -> Path:
     return path
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text in one step: an older file stays until the new one is whole, and under its other names.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file.
+    text : str
+        Its contents, which become UTF-8.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        file(part).write_text(text, "utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def open_file(path: Path, mode: str = "w", **how: Any) -> IO[Any]:
     """Open a file to write, as `open` does with the modes ``w``, ``a`` and ``x``, binary or text.
 

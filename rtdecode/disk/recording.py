@@ -140,14 +140,8 @@ class RecordingWriter:
 
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "montage": self._montage and asdict(self._montage), "meta": self._meta}
-        # Written beside the old head and then renamed, so that a full disk or a
-        # crash leaves the old one.
-        part = self._path / "recording.json.part"
-        try:
-            private.file(part).write_text(strict_json.dumps(head, indent=1) + "\n")
-            part.replace(self._path / "recording.json")
-        finally:
-            part.unlink(missing_ok=True)
+        # A full disk or a crash leaves the old head.
+        private.write_whole(self._path / "recording.json", strict_json.dumps(head, indent=1) + "\n")
 
     def write(self, item: EegChunk | Trigger | Volume | FilmMark) -> None:
         """Append one item."""

@@ -205,12 +205,7 @@ def write(path: Path, report: Report) -> None:
     """Write a report in one step, so that the file is whole at any time."""
     if not path.parent.exists():
         private.folder(path.parent)
-    part = path.with_name(path.name + ".part")
-    try:
-        private.file(part).write_text(strict_json.dumps(report, indent=1) + "\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    private.write_whole(path, strict_json.dumps(report, indent=1) + "\n")
 
 
 def show(report: Report) -> None:

@@ -138,9 +138,7 @@ def _of_recipe(recipe: Recipe) -> dict[str, Any]:
 
 def _write_tree(folder: Path, tree: dict[str, Any]) -> None:
     """Write run.json in one step: what was there stays until the new one is whole."""
-    part = folder / "run.json.part"
-    private.file(part).write_text(strict_json.dumps(tree, indent=1) + "\n")
-    part.replace(folder / "run.json")
+    private.write_whole(folder / "run.json", strict_json.dumps(tree, indent=1) + "\n")
 
 
 def _write_pictures(folder: Path, pictures: Mapping[str, Image.Image]) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdecode import strict_json
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
 from train.config import disk_space
 from train.config.run_context import Arrays, progress, write_arrays
@@ -471,6 +472,4 @@ def _write_index(target: Target, inputs: _Inputs, files: list[str], folder: Path
         "files": files,
         "shown": [title for lot in inputs.lots for title in lot],
     }
-    part = folder / f"{_INDEX}.part"
-    part.write_text(strict_json.dumps(tree, indent=1) + "\n")
-    part.replace(folder / _INDEX)
+    private.write_whole(folder / _INDEX, strict_json.dumps(tree, indent=1) + "\n")

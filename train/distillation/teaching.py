@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rtdecode import strict_json
+from rtdecode.disk import private
 from train.config.run_context import Arrays, RunContext
 from train.distillation import gates
 from train.distillation.gates import Reference, Sampler, Windows
@@ -141,7 +142,7 @@ def _hold(
         missed = [name for name in gates.failed(measures) if name != "identification"]
         distance += measures["error"] + _FAILED * len(missed)
     _folder(work).mkdir(parents=True, exist_ok=True)
-    _path(work).write_text("".join(strict_json.dumps(row) + "\n" for row in rows))
+    private.write_whole(_path(work), "".join(strict_json.dumps(row) + "\n" for row in rows))
     return distance
 
 

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rtdecode import strict_json
+from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError
 from train.config import disk_space
 from train.trainer.phases import Phase
@@ -92,7 +93,7 @@ def refuse_others(folder: Path, request: dict[str, Any]) -> None:
 def note(folder: Path, request: dict[str, Any]) -> None:
     """Write into a folder what is trained there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _NOTE).write_text(strict_json.dumps(request, indent=1) + "\n")
+    private.write_whole(folder / _NOTE, strict_json.dumps(request, indent=1) + "\n")
 
 
 def leave_out_still(system: nn.Module, learned: list[str]) -> Callable[..., None]:

@@ -28,6 +28,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from rtdecode import strict_json, terminal
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
 from train.config.run_context import ProgressLines
 from train.trainer import checkpoints
@@ -577,7 +578,7 @@ def _write_log(running: _Running, name: str, meter: _Meter, log: list[dict[str, 
     if accelerator.is_main_process:
         # The whole file is written anew: a stopped run may have logged rows after its last checkpoint.
         lines = [strict_json.dumps(entry) + "\n" for entry in [*log, *position.rows]]
-        (running.folder.parent / "log.jsonl").write_text("".join(lines))
+        private.write_whole(running.folder.parent / "log.jsonl", "".join(lines))
 
 
 @contextmanager

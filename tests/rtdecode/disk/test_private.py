@@ -35,6 +35,27 @@ def test_modes_are_the_same_under_every_umask(shared: bool, tmp_path: Path) -> N
     assert {mode(folder), mode(folder.parent)} == {0o750 if shared else 0o700}
 
 
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = tmp_path / "note.json"
+    private.write_whole(note, "first")
+    link = tmp_path / "link.json"
+    os.link(note, link)
+
+    def stop(path: Path, text: str, encoding: str) -> int:
+        path.write_bytes(text.encode(encoding)[:2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            private.write_whole(note, "second")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("note.json", "link.json"), "first"
+    )
+    private.write_whole(note, "second")
+    assert (note.read_text(), link.read_text(), mode(note)) == ("second", "first", 0o600)
+
+
 def test_files_are_closed_before_anything_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mode that is set afterwards leaves a moment in which others may open the file."""
     monkeypatch.setattr(os, "chmod", lambda *_: None)

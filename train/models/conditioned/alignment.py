@@ -98,7 +98,7 @@ class HeldOutWindows:
         _say(rows, self.origin)
         # What has most to tell comes last.
         _sheet(Shards([path], "stills")[:], alike[-1]).save(_picture(self.work, phase))
-        private.file(_file(self.work, phase)).write_text(strict_json.dumps(rows) + "\n")
+        private.write_whole(_file(self.work, phase), strict_json.dumps(rows) + "\n")
 
 
 def identify_clips(alike: NDArray[np.float64]) -> dict[str, Any]:

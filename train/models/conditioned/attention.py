@@ -65,8 +65,7 @@ def note(work: RunContext, encoder: ConditionEncoder, windows: Windows, phase: s
     device = next(encoder.parameters()).device
     with evaluated(encoder):
         shares = attended(encoder, windows.normalised(rows), device).mean(1)
-    path = _file(work, phase)
-    private.file(path).write_text(strict_json.dumps(shares.tolist()) + "\n")
+    private.write_whole(_file(work, phase), strict_json.dumps(shares.tolist()) + "\n")
 
 
 def noted(work: RunContext, phases: Iterable[str]) -> Arrays:
