@@ -344,8 +344,16 @@ def _outcomes(
             train_run(options.work, ablation.recipe, stages, sharing, options.work / f"{stages}.stages")
         with ProcessPoolExecutor(min(os.cpu_count() or 1, len(of_stages)), get_context("spawn")) as pool:
             running = [pool.submit(_train_and_judge, options.work, job) for job in of_stages]
+            failures: list[BaseException] = []
             for done in progress(as_completed(running), "runs", len(running)):
-                yield from done.result()
+                failure = done.exception()
+                # The runs beside it are made all the same, and what came of them is kept.
+                if failure is not None:
+                    failures.append(failure)
+                else:
+                    yield from done.result()
+        if failures:
+            raise failures[0]
 
 
 def _train_and_judge(work: Path, job: _Job) -> list[tuple[str, str, Outcome]]:

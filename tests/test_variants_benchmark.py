@@ -168,7 +168,11 @@ def test_each_fusion_is_a_line_of_the_recipe(variant: str) -> None:
 def test_a_run_is_judged_once_and_compared_as_all_runs_are(tmp_path: Path) -> None:
     ablation = Ablation(
         recipe="ridge",
-        variants={"whole": Variant(), "copy": Variant(of="whole", copied=shutil.copytree)},
+        variants={
+            "broken": Variant(),
+            "whole": Variant(),
+            "copy": Variant(of="whole", copied=shutil.copytree),
+        },
         comparisons={"whole": ("copy",)},
         steps={},
         presets=("easy",),
@@ -185,8 +189,14 @@ def test_a_run_is_judged_once_and_compared_as_all_runs_are(tmp_path: Path) -> No
     )
     shutil.copytree(tiny("ridge"), options.work / "whole-0")
     out = tmp_path / "kept.json"
-    outcomes = add_runs(ablation, options, out)
+    (options.work / "broken-0").mkdir()
+    with pytest.raises(UsageError, match="broken-0"):
+        add_runs(ablation, options, out)
+    # What was made beside the run that failed is kept.
+    options.variants = "whole,copy"
     shutil.rmtree(options.work)
+    outcomes = add_runs(ablation, options, out)
+    assert set(outcomes.runs) == {"whole-0", "copy-0"}
     assert add_runs(ablation, options, out) == outcomes
     rows = compare.measure([tiny("ridge")], Sessions("shapes", "easy", "1010", 24.0))
     (row,) = (
