@@ -2,7 +2,7 @@
 
 python -m benchmarks.newcomer RUN [--subjects 2,3] [--minutes 2,4,10] [--film natural] [--seed 1065]
 python -m benchmarks.newcomer RUN --stages DIR --write    # sessions of RUN are kept; so are the figures
-python -m benchmarks.newcomer RUN --base                  # also trains from RUN on the same recordings
+python -m benchmarks.newcomer RUN --base --write NAME     # also trains from RUN on the same recordings
 
 RUN is made fittable where it is not (`train.make_fittable`), and exported. `rtdecode fit`
 takes the bundle to recordings of simulated participants that are as long as asked; with `--base`, a training
@@ -48,7 +48,7 @@ from train.make_fittable import make_fittable
 from train.models.conditioned.fittable import FITTER
 from train.run_recipe import run as train
 
-_OUT = RESULTS / "newcomer.json"
+_OUT = "newcomer"
 # The session that is fitted, which no shipped recipe trains on, and the one that is judged.
 _FITTED = 600
 _JUDGED = 1065
@@ -210,7 +210,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=400.0, help="length of the judged session")
     parser.add_argument("--stages", type=Path, help="a folder for sessions of the run, to be kept")
     parser.add_argument("--base", action="store_true", help="also train from the run on each recording")
-    parser.add_argument("--write", action="store_true", help="keep the figures in results/newcomer.json")
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const=_OUT,
+        metavar="NAME",
+        help=f"keep the figures in results/NAME.json, or {_OUT}.json",
+    )
     options = parser.parse_args()
     minutes = [float(word) for word in options.minutes.split(",")]
     how = (options.film, options.seed, options.seconds)
@@ -229,7 +235,7 @@ def main() -> int:
         return explain(error)
     Console(width=180).print(table(figures))
     if options.write:
-        write(_OUT, figures)
+        write(RESULTS / f"{options.write}.json", figures)
     return 0
 
 
