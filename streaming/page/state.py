@@ -85,6 +85,8 @@ class PageState:
         Of the clips.
     n_lamps : int
         Parts of the session that have a lamp.
+    modalities : list of str
+        What the bundle decodes.
     """
 
     def __init__(self, folder: Path, options: StreamOptions, bundle: Bundle) -> None:
@@ -100,7 +102,7 @@ class PageState:
         self._note = manifest.note
         self._chain = manifest.chain
         self._bundle_simulated = manifest.simulated
-        self._modalities = manifest.modalities
+        self.modalities = manifest.modalities
         # What the bundle tells of clips; what it never does is not said to be unknown of each.
         calibrated = {"confidence": manifest.confidence, "brain": manifest.brain}
         self._stated = [name for name, about in calibrated.items() if about is not None]
@@ -281,8 +283,7 @@ class PageState:
             usable = [mask for _, mask in self._traces]
             bad = set(self._status.counters["eeg"].get("bad_channels") or [])
         if not values:
-            absent = "no EEG yet" if "eeg" in self._modalities else "this bundle reads no EEG"
-            return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set(), absent)
+            return traces.packed(np.zeros((0, 0)), np.zeros(0, bool), [], set(), "no EEG yet")
         return traces.packed(np.concatenate(values, axis=1), np.concatenate(usable), self._names, bad)
 
     def draw_slices(self) -> bytes:
@@ -396,7 +397,7 @@ class PageState:
         falls_back = options.fallback is not None
         elsewhere = [indicators.decoder(self._away_since, falls_back=falls_back)] if options.decoder else []
         return [
-            indicators.eeg(status, silence, requested=with_eeg, decoded="eeg" in self._modalities),
+            indicators.eeg(status, silence, requested=with_eeg, decoded="eeg" in self.modalities),
             indicators.fmri(status, silence, self._tr_s, requested=options.fmri_dir is not None),
             indicators.triggers(status, silence, self._tr_s, requested=with_eeg),
             indicators.clips(age_s, self._counts["late"], self._counts["final"], self._hop_s),
@@ -455,7 +456,7 @@ class PageState:
         age_s = now_at - record["seen_at"]
         start_s, stop_s = record["window_s"]
         marks = ["LATE"] if record["late"] else []
-        missing = max(record["missing"][name] for name in self._modalities)
+        missing = max(record["missing"][name] for name in self.modalities)
         marks += ["DEGRADED"] if missing > 0 and record["revision"] == "final" else []
         marks += ["EEG SOURCE CHANGED"] if record.get("eeg_source") == "changed" else []
         own_numbers = [

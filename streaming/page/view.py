@@ -147,8 +147,12 @@ class _Page:
                 self._truth = _Clip(self._state.geometry)
                 self._known = ui.label()
                 self._identified = ui.label().classes("rt-small")
-            with _panel("EEG as it is decoded, the last 8 s; orange: interpolated, brown: a gap", "rt-rest"):
-                ui.element("canvas").classes("rt-traces")
+            # What a bundle does not read leaves its place to the clips.
+            if "eeg" in self._state.modalities:
+                with _panel(
+                    "EEG as it is decoded, the last 8 s; orange: interpolated, brown: a gap", "rt-rest"
+                ):
+                    ui.element("canvas").classes("rt-traces")
         with _panel(
             "the last 2 minutes: windows (dark: previews, vermilion: late), volumes, triggers", "rt-wide"
         ):
@@ -156,8 +160,9 @@ class _Page:
         with ui.element("div").classes("rt-row"):
             with _panel("finals after their input; dashed: one hop", "rt-third"):
                 self._ledger = ui.html(sanitize=False).classes("rt-low")
-            with _panel("volumes as they are decoded, a column each", "rt-third"):
-                self._carpet = _Picture("carpet")
+            if "fmri" in self._state.modalities:
+                with _panel("volumes as they are decoded, a column each", "rt-third"):
+                    self._carpet = _Picture("carpet")
             with _panel("newest volume; orange: decoded", "rt-third"):
                 self._slices = _Picture("slices", "rt-slices")
             with _panel("head: blue shifts, orange turns, grey displacement", "rt-third"):
@@ -272,9 +277,11 @@ class _Page:
         self._ledger.set_content(view.ledger)
         self._motion.set_content(view.motion)
         self._displaced.set_text(view.displaced)
-        self._carpet.show(view.clips)
+        if "fmri" in self._state.modalities:
+            self._carpet.show(view.clips)
         self._slices.show(view.volumes)
-        ui.run_javascript(f"rtTraces({view.tick})")
+        if "eeg" in self._state.modalities:
+            ui.run_javascript(f"rtTraces({view.tick})")
         self._told.show(view.sentences, view.log_lines)
         if view.alarm and self._updates % _BEEPS_EVERY == 0:
             ui.run_javascript(_BEEP)

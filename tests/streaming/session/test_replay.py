@@ -78,6 +78,10 @@ def test_a_replay_is_seen_on_its_page(bundle: Bundle, tmp_path: Path) -> None:
         clip = json.loads(text(out / "clips.jsonl").splitlines()[0])
         until(lambda: get(url, f"/clip/{clip['clip']}/final")[0] == 200)
         assert len(get(url, "/slices/1")[1]) > len(get(url, "/traces")[1]), "volumes, and no EEG"
+        page = get(url, "/")[1]
+        assert b"volumes as they are decoded" in page
+        # The bundle reads none.
+        assert b"EEG as it is decoded" not in page
         process.send_signal(signal.SIGINT)
         assert end(process, out).report["ended"] == "stopped by SIGINT"
     finally:
