@@ -6,7 +6,8 @@ python -m benchmarks.systems RUN --sessions 1 --repeats 10   # to try it, on som
 Without RUN those that ship (`train/runs`) are compared. Runs are put together by the windows that they can be
 given: those of 4 s with TR 0.8 s, and those of 2 s with TR 2 s. Each group has a ridge beside it that reads
 the same modalities and volumes, which is trained here on the sessions of its recipe; every other run is held
-against it, window by window (`train.compare`). What ships of a run is its bundle; one without a bundle is
+against it, window by window (`train.compare`). On the first preset every run is also given volumes with more
+noise, and held against itself without. What ships of a run is its bundle; one without a bundle is
 exported. All bundles then decode their golden windows on one thread, taking turns, so that whatever else the
 machine does meets all of them alike. With `--write` a sheet of each group is drawn in `docs/images`.
 
@@ -16,7 +17,7 @@ Runs and bundles that lie in the folder of `--work` already are left alone.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ _PRESETS = ("easy", "default")
 _FILM = "shapes"
 _SECONDS = 60.0
 _FIRST_SESSION = 1010
+# Of the strength of volumes, as in CineNeuron (appendix C.9).
+_NOISE = (0.1, 0.25)
 # What stands in place of the figures of a system of which nothing ships.
 _NO_FIGURES = {metric: {"value": MISSING, "less": MISSING} for metric in compare.METRICS}
 _NO_TIMES = {"p50": MISSING, "p95": MISSING, "n": 0}
@@ -112,25 +115,38 @@ def ridge_changes(members: Sequence[compare.Decoder]) -> list[str]:
     ]
 
 
-def compared(members: Sequence[Path], presets: Iterable[str], seeds: str) -> dict[str, Any]:
+def compared(
+    members: Sequence[Path], presets: Sequence[str], seeds: str, noise: Sequence[float] = _NOISE
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compare a ridge, the first of them, with runs that can be given the same windows.
 
     Returns
     -------
-    dict
+    figures : dict
         Preset -> run -> metric -> ``value`` and ``less`` (than the ridge, paired; None for itself), each
         ``value`` and ``ci95``.
+    noisy : dict
+        The same of the first preset and of volumes with more noise: share of their strength, as it is
+        written -> run -> metric -> ``value`` and ``less`` (than the run itself without).
     """
     figures: dict[str, Any] = {}
+    noisy: dict[str, Any] = {f"{share:g}": {} for share in noise}
+    runs_by_name = {
+        run.name + compare.noise_suffix(share): (noisy[f"{share:g}"], run.name)
+        for share in noise
+        for run in members
+    }
     for preset in presets:
         of_preset = figures.setdefault(preset, {})
-        for row in compare.measure(members, Sessions(_FILM, preset, seeds, _SECONDS)):
+        with_noise = noise if preset == presets[0] else ()
+        for row in compare.measure(members, Sessions(_FILM, preset, seeds, _SECONDS), noise=with_noise):
             less = None if row["less"] is None else {"value": row["less"], "ci95": row["less_ci95"]}
-            of_preset.setdefault(row["decoder"], {})[row["metric"]] = {
+            where, run = runs_by_name.get(row["decoder"], (of_preset, row["decoder"]))
+            where.setdefault(run, {})[row["metric"]] = {
                 "value": {"value": row["value"], "ci95": row["ci95"]},
                 "less": less,
             }
-    return figures
+    return figures, noisy
 
 
 def costs(run_bundles: Mapping[str, Bundle], repeats: int) -> dict[str, Any]:
@@ -181,6 +197,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seeds = f"{_FIRST_SESSION}-{_FIRST_SESSION + options.sessions - 1}"
     private.folder(options.work)
     windows: dict[str, Any] = {}
+    noise: dict[str, Any] = {}
     run_bundles: dict[str, Bundle] = {}
     paths = {run.name: run for run in runs}
     for window, members in grouped([compare.opened(run) for run in runs]):
@@ -188,7 +205,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         if not ridge.is_dir():
             train(_RIDGE, [*ridge_changes(members), "judge=none", f"out={ridge}"])
         together = [ridge, *(paths[member.name] for member in members)]
-        windows[window] = compared(together, presets, seeds)
+        windows[window], noise[window] = compared(together, presets, seeds)
         run_bundles |= {run.name: _bundle_of(run, options.work) for run in together}
         if options.write:
             _draw(together, window)
@@ -198,7 +215,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             clip_costs[name] = _NO_COSTS
             for preset in presets:
                 windows.setdefault(SYSTEMS[name], {}).setdefault(preset, {})[name] = _NO_FIGURES
-    return {"film": _FILM, "seeds": seeds, "windows": windows, "costs": clip_costs}
+    return {"film": _FILM, "seeds": seeds, "windows": windows, "noise": noise, "costs": clip_costs}
 
 
 def _bundle_of(run: Path, work: Path) -> Bundle:
@@ -216,10 +233,10 @@ def _draw(runs: Sequence[Path], window: str) -> None:
     picture.quantize(64).save(_IMAGES / f"systems-{window.replace(' ', '')}.png", optimize=True)
 
 
-def table(figures: Mapping[str, Any], window: str, preset: str) -> Table:
-    """Lay out what is printed of a group of runs."""
-    columns = [title for metric in compare.METRICS for title in (metric, "less than the ridge")]
-    laid = Table("run", *columns, title=f"windows of {window}, {preset}, single trials; chance 0.5")
+def table(figures: Mapping[str, Any], title: str, reference: str) -> Table:
+    """Lay out what is printed of a group of runs, each beside its difference to a reference."""
+    columns = [words for metric in compare.METRICS for words in (metric, f"less than {reference}")]
+    laid = Table("run", *columns, title=f"{title}, single trials; chance 0.5")
     for name, metrics in figures.items():
         entries = [metrics.get(metric, {"value": "-", "less": None}) for metric in compare.METRICS]
         cells = [written(entry[part]) for entry in entries for part in ("value", "less")]
@@ -268,7 +285,11 @@ def main() -> int:
     console = Console(width=220)
     for window, presets in figures["windows"].items():
         for preset, of_preset in presets.items():
-            console.print(table(of_preset, window, preset))
+            console.print(table(of_preset, f"windows of {window}, {preset}", "the ridge"))
+    for window, shares in figures["noise"].items():
+        for share, of_share in shares.items():
+            title = f"windows of {window}, noise of {share} in the volumes"
+            console.print(table(of_share, title, "without noise"))
     console.print(costs_table(figures["costs"]))
     return 0
 

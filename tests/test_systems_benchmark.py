@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.systems import SYSTEMS, costs, grouped, ridge_changes
+from benchmarks.systems import SYSTEMS, compared, costs, grouped, ridge_changes
 from rtdecode import bundle as bundles
 from rtdecode.errors import UsageError
 from tests.refusals import refused
@@ -72,3 +72,18 @@ def test_a_sheet_has_a_column_for_each_run() -> None:
     # Film and run, and a gap between columns.
     assert both.height == single.height
     assert both.width - single.width == (single.width + 6) / 2
+
+
+@pytest.mark.full
+def test_noisy_volumes_are_held_against_the_same_run_without() -> None:
+    figures, noisy = compared([tiny("ridge")], ["easy", "default"], "1000-1001", noise=(0.0, 4.0))
+    # And each modality alone.
+    assert all({*runs} == {"ridge", "ridge_eeg", "ridge_fmri"} for runs in figures.values())
+    assert {share: [*runs] for share, runs in noisy.items()} == {"0": ["ridge"], "4": ["ridge"]}
+    metric = "identification_2way_centred"
+    plain = figures["easy"]["ridge"][metric]["value"]["value"]
+    assert noisy["0"]["ridge"][metric]["value"]["value"] == plain
+    assert noisy["0"]["ridge"][metric]["less"]["value"] == 0
+    loss = noisy["4"]["ridge"][metric]["less"]["value"]
+    assert loss < 0
+    assert plain + loss == pytest.approx(noisy["4"]["ridge"][metric]["value"]["value"])
