@@ -18,7 +18,6 @@ ELSEWHERE = {
     "export/fitted.py": "temporary folders, which are their owner's alone",
     "export/parity.py": "temporary folders, which are their owner's alone",
     "export/run.py": "temporary folders, which are their owner's alone",
-    "train/config/bundled_weights.py": "a run that is shipped, and holds nobody's data",
     "train/trainer/checkpoints.py": "within the stages of a run, a closed folder",
     "train/parts/codecs/decoded_films.py": "films, which are no participant's data",
     "train/data/standard.py": "means over the windows of a data set",

@@ -434,7 +434,7 @@ def main(arguments: Sequence[str]) -> int:
     sessions_judged = {name: getattr(options, name) for name in ("film", "preset", "seeds", "seconds")}
     report = sessions_judged | {"rows": rows}
     if options.out is not None:
-        private.file(options.out).write_text(strict_json.dumps(report, indent=1) + "\n")
+        private.write_whole(options.out, strict_json.dumps(report, indent=1) + "\n")
     if options.json:
         terminal.line(strict_json.dumps(report))
     else:

@@ -11,15 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from rtdecode import bundle as bundles
 from rtdecode import strict_json
+from rtdecode.disk import private
 from rtdecode.errors import UsageError
-from train.config.run_context import Arrays, read_arrays
+from train.config.run_context import Arrays, read_arrays, write_arrays
 
 FILE = "bundled_weights.json"
 _WEIGHTS = "weights.npz"
@@ -72,8 +72,8 @@ def move(run: Path, bundle: str) -> tuple[int, int]:
     digest = _digest({name: weights[name] for name in in_bundle})
     tree = {"bundle": bundle, "digest": digest, "weights": as_is, "transposed": turned}
     # The list first: weights that both hold do no harm, weights that neither holds are lost.
-    (run / FILE).write_text(strict_json.dumps(tree, indent=1) + "\n")
-    np.savez_compressed(run / _WEIGHTS, allow_pickle=False, **run_weights)
+    private.write_whole(run / FILE, strict_json.dumps(tree, indent=1) + "\n")
+    write_arrays(run / _WEIGHTS, run_weights, compressed=True)
     return len(in_bundle), len(run_weights)
 
 

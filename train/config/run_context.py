@@ -162,10 +162,11 @@ def _make(work: RunContext, name: str, make: Callable[[], Arrays]) -> None:
         work.stage(name, make)
 
 
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write an uncompressed ``.npz`` file in one step, so that an interrupted write leaves no such file."""
+def write_arrays(path: Path, arrays: Arrays, *, compressed: bool = False) -> None:
+    """Write an ``.npz`` file in one step: an interrupted write leaves the older file, or none."""
     part = path.with_suffix(".part.npz")
-    np.savez(private.file(part), allow_pickle=False, **arrays)
+    save = np.savez_compressed if compressed else np.savez
+    save(private.file(part), allow_pickle=False, **arrays)
     part.replace(path)
 
 

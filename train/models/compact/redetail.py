@@ -16,7 +16,7 @@ import numpy as np
 from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
-from train.config.run_context import Arrays, read_arrays
+from train.config.run_context import Arrays, read_arrays, write_arrays
 from train.config.run_files import read_run, weights
 from train.models.compact.refit import judged_anew, of_films, reopened
 
@@ -69,8 +69,8 @@ def redetail(run: Path, share: float, stages: Path) -> None:
     tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
     # Weights that lie in a bundle stay there.
     kept_here = with_share(read_arrays(run / _WEIGHTS), share)
-    np.savez_compressed(private.file(run / _WEIGHTS), allow_pickle=False, **kept_here)
-    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    write_arrays(run / _WEIGHTS, kept_here, compressed=True)
+    private.write_whole(run / "run.json", strict_json.dumps(tree, indent=1) + "\n")
     for name, picture in judged.pictures.items():
         picture.convert("RGB").quantize(_COLOURS).save(private.file(run / name), optimize=True)
 

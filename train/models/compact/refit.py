@@ -25,7 +25,7 @@ from rtdecode.errors import RtDecodeError, UsageError, explain
 from train.artifacts.run_folder import draft_of, trained_of
 from train.config import bundled_weights
 from train.config.recipe import build
-from train.config.run_context import Arrays, RunContext
+from train.config.run_context import Arrays, RunContext, write_arrays
 from train.config.run_files import read_run, weights
 from train.config.training_films import training_films
 from train.data.simulated import FilmSessions
@@ -73,9 +73,9 @@ def refit(run: Path, seeds: dict[str, str], stages: Path) -> None:
     provenance = draft.manifest.provenance | {kind: data.seeds(work)[kind] for kind in seeds}
     tree["manifest"]["provenance"] = provenance
     tree |= {"figures": judged.figures, "tables": tree["tables"] | judged.tables}
-    np.savez_compressed(private.file(run / "weights.npz"), allow_pickle=False, **arrays_of_run)
+    write_arrays(run / "weights.npz", arrays_of_run, compressed=True)
     (run / bundled_weights.FILE).unlink(missing_ok=True)
-    private.file(run / "run.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
+    private.write_whole(run / "run.json", strict_json.dumps(tree, indent=1) + "\n")
 
 
 def of_films(arguments: dict[str, Any]) -> bool:
