@@ -96,7 +96,7 @@ def test_the_page_holds_figures_floors_and_moving_pictures() -> None:
     assert {"score", "0.800", "0.450", "0.400", "a <b> & c", "120.000"} <= {*parsed.texts["td"]}
     assert len(parsed.pictures) == 6 * 2 + 1
     kinds = [picture["src"].split(";")[0] for picture in parsed.pictures]
-    assert {*kinds} == {"data:image/webp"}
+    assert kinds == ["data:image/webp"] * 13
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "SIMULATED" not in page(Evaluation({"score": figure(0.8)}))
 
