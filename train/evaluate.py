@@ -12,6 +12,7 @@ from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.disk.recording import Recording
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts import pictures
 from train.artifacts.run_folder import fitted_of, subject_of, trained_of
 from train.artifacts.slots import parts_of
 from train.config.recipe import parsed
@@ -270,7 +271,7 @@ def write(folder: Path, evaluation: Evaluation) -> None:
     private.file(folder / "figures.json").write_text(strict_json.dumps(tree, indent=1) + "\n")
     private.file(folder / "index.html").write_text(page(evaluation), encoding="utf-8")
     for name, picture in evaluation.pictures.items():
-        picture.save(private.file(folder / name))
+        pictures.write(folder / name, picture)
 
 
 def show_tables(tables: dict[str, Any]) -> None:

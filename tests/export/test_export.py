@@ -402,7 +402,7 @@ def test_what_ships_is_small_and_holds_no_pickle() -> None:
         if path.is_file()
     ]
     assert sum(path.stat().st_size for path in files) <= 48 * 2**20
-    assert {path.suffix for path in files} <= {".json", ".npy", ".npz", ".onnx", ".png"}
+    assert {path.suffix for path in files} <= {".json", ".npy", ".npz", ".onnx", ".png", ".webp"}
     for path in files:
         if path.suffix == ".npy":
             assert np.load(path, allow_pickle=False).dtype == np.float16

@@ -215,7 +215,7 @@ def test_systems_that_draw_latents_follow_the_grid(recipe: str, tmp_path: Path) 
     assert (clip.frames, clip.height, clip.width, clip.fps) == (9, 32, 48, 4)
     assert (bundle.manifest.grid.tr, bundle.manifest.grid.window, bundle.manifest.grid.after) == (2, 2, 1)
     # Six clips, each with five of its frames.
-    with Image.open(run / "samples.png") as sheet:
+    with Image.open(run / "samples.webp") as sheet:
         assert sheet.width == 5 * clip.width
         assert sheet.height % (6 * clip.height) == 0
     judged = evaluate.evaluate(

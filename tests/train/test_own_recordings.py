@@ -57,7 +57,7 @@ def test_a_decoder_is_trained_on_recordings_and_judged_on_the_last(recordings, t
         "identification_2way_centred_eeg",
         "identification_2way_centred_null",
     } <= {*run["figures"]}
-    assert (out / "last-run.png").is_file()
+    assert (out / "last-run.webp").is_file()
     about = draft_of(out).manifest.provenance
     assert about["recordings"] == [Recording(folder).digest() for folder in recordings]
     assert about["participant"] == "simulated, preset easy, subject 2"

@@ -22,6 +22,7 @@ from rtdecode.disk import private
 from rtdecode.errors import UsageError
 from rtdecode.scores.accuracy import METRICS
 from rtdecode.signal.volume.projection import Projection
+from train.artifacts import pictures
 from train.config.recipe import Recipe
 from train.config.run_context import Arrays
 from train.config.run_files import SCHEMA, arrays, read_run, weights
@@ -141,10 +142,9 @@ def _write_tree(folder: Path, tree: dict[str, Any]) -> None:
     private.write_whole(folder / "run.json", strict_json.dumps(tree, indent=1) + "\n")
 
 
-def _write_pictures(folder: Path, pictures: Mapping[str, Image.Image]) -> None:
-    for name, picture in pictures.items():
-        # A palette keeps large sheets small enough to ship.
-        picture.convert("RGB").quantize(64).save(private.file(folder / name), optimize=True)
+def _write_pictures(folder: Path, written: Mapping[str, Image.Image]) -> None:
+    for name, picture in written.items():
+        pictures.write(folder / name, picture)
 
 
 def _write_subject(folder: Path, subject: OfSubject) -> None:

@@ -305,7 +305,7 @@ def judge_film(
     words = f"{title(who.film)}, {who.preset}, {signals}"
     picked = examples(words, evaluation.wins, evaluation.first, run.bundle.manifest.clip.fps)
     picture = sheet(evaluation.first, run.bundle.manifest, f"{words}, simulated participant")
-    shown_pictures = {f"{title(who.film)}.png": picture, **evaluation.pictures(title(who.film))}
+    shown_pictures = {f"{title(who.film)}.webp": picture, **evaluation.pictures(title(who.film))}
     return Evaluation(figures, tables, shown_pictures, picked)
 
 

@@ -208,7 +208,7 @@ def judged(data: SetWindows, trained: Trained, show: Decode, request: Request) -
         figures=_with_shifted(figures),
         tables={"films": films, "notes": notes} | listed,
         pictures={
-            "held-out-runs.png": sheet(evaluation.first, bundle.manifest, "held-out run"),
+            "held-out-runs.webp": sheet(evaluation.first, bundle.manifest, "held-out run"),
             **evaluation.pictures("held-out-runs"),
         },
         examples=examples(

@@ -110,7 +110,7 @@ class Identification:
         if not windows_of(trained.manifest, session):
             # A long window, or one that waits for many volumes, does not fit into so little.
             session = data.who.session(seeds[0], self.seconds)
-        return Evaluation(figures, pictures={"fresh.png": _sheet(show, trained.bundle, session)})
+        return Evaluation(figures, pictures={"fresh.webp": _sheet(show, trained.bundle, session)})
 
     def evaluate(
         self, data: SimulatedSessions, trained: Trained, show: Decode, request: Request

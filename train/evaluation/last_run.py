@@ -66,7 +66,7 @@ class LastRun:
         evaluation = evaluate(run, sessions_of(run, data.held, self.windows), sections_of(self.sections))
         notes = [{"note": text} for text in (data.division, novelty(data), data.timing) if text]
         picture = sheet(evaluation.first, trained.manifest, "held-out run")
-        return Evaluation(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.png": picture})
+        return Evaluation(evaluation.figures(fixed=False), {"notes": notes}, {"last-run.webp": picture})
 
     def evaluate(self, data: Any, trained: Trained, show: Decode, request: Request) -> Evaluation:
         """Refuse to judge a finished run by itself: it does not say where its recordings lie.

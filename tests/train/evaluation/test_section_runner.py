@@ -145,5 +145,5 @@ def test_drawn_windows_are_told_in_every_figure(capsys: pytest.CaptureFixture[st
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "figures.json",
         "index.html",
-        "shapes.png",
+        "shapes.webp",
     }

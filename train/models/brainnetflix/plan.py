@@ -202,7 +202,7 @@ class BrainNetflixPlan(SmallPlan):
                 **alignment.table(work, aligning),
             },
             pictures={
-                "samples.png": Image.open(sheet_path(work, list(brains)[-1])),
+                "samples.webp": Image.open(sheet_path(work, list(brains)[-1])),
                 **alignment.pictures(work, aligning),
             },
             subjects=belongings,

@@ -260,7 +260,7 @@ class CompactPlan:
             projection=of_default.projection,
             golden=of_default.golden,
             tables=tables,
-            pictures={"samples.png": _sheet(system.encoder, draws, codec, default.taught, generator.steps)},
+            pictures={"samples.webp": _sheet(system.encoder, draws, codec, default.taught, generator.steps)},
             subjects=belongings,
         )
 

@@ -16,13 +16,12 @@ import numpy as np
 from rtdecode import strict_json, terminal
 from rtdecode.disk import private
 from rtdecode.errors import RtDecodeError, UsageError, explain
+from train.artifacts import pictures
 from train.config.run_context import Arrays, read_arrays, write_arrays
 from train.config.run_files import read_run, weights
 from train.models.compact.refit import judged_anew, of_films, reopened
 
 _WEIGHTS = "weights.npz"
-# Of its pictures, as in a new run.
-_COLOURS = 64
 
 
 def redetail(run: Path, share: float, stages: Path) -> None:
@@ -72,7 +71,7 @@ def redetail(run: Path, share: float, stages: Path) -> None:
     write_arrays(run / _WEIGHTS, kept_here, compressed=True)
     private.write_whole(run / "run.json", strict_json.dumps(tree, indent=1) + "\n")
     for name, picture in judged.pictures.items():
-        picture.convert("RGB").quantize(_COLOURS).save(private.file(run / name), optimize=True)
+        pictures.write(run / name, picture)
 
 
 def with_share(arrays: Arrays, share: float) -> Arrays:

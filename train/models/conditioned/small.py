@@ -265,7 +265,7 @@ class SmallPlan:
             golden=select_modalities(read, material.golden),
             tables=tables,
             pictures={
-                "samples.png": Image.open(sheet_path(work, list(brains)[-1])),
+                "samples.webp": Image.open(sheet_path(work, list(brains)[-1])),
                 **alignment.pictures(work, aligning),
             },
         )
