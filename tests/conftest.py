@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,9 +26,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Files whose tests take minutes, the longest first. They begin first, so that none of them runs alone at the
 # end while other processes have nothing left to do.
 _LONG = (
-    "tests/train/test_bars.py",
     "tests/export/test_fit.py",
+    "tests/train/models/cinesync/test_published.py",
+    "tests/train/fitting/test_tokenizers.py",
+    "tests/test_distill_benchmark.py",
     "tests/test_wheel.py",
+    "tests/train/models/cinesync/test_shipped.py",
+    "tests/train/models/compact/test_several.py",
+    "tests/train/test_bars.py",
     "tests/test_magnet_identification.py",
     "tests/train/models/haxby/test_haxby.py",
     "tests/streaming/session/test_faults.py",
@@ -39,7 +45,6 @@ _LONG = (
     "tests/train/models/cinesync/test_cinesync.py",
     "tests/streaming/session/test_watched.py",
     "tests/streaming/tools/test_preflight.py",
-    "tests/train/models/cinesync/test_published.py",
     "tests/train/models/cinesync/test_data_set.py",
     "tests/train/test_data_set.py",
     "tests/export/test_export.py",
@@ -106,6 +111,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return _LONG.index(name) if name in _LONG else len(_LONG)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def lsl_session(request: pytest.FixtureRequest) -> None:
+    """Let the programs of a live session that runs beside another one see no streams but each other's."""
+    if request.node.get_closest_marker("paced") is None:
+        return
+    settings_of_lsl = request.getfixturevalue("tmp_path") / "lsl_api.cfg"
+    session = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    settings_of_lsl.write_text(f"[lab]\nSessionID = {session}\n[log]\nlevel = -3\n")
+    request.getfixturevalue("monkeypatch").setenv("LSLAPICFG", str(settings_of_lsl))
 
 
 @pytest.fixture(scope="session")

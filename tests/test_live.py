@@ -115,7 +115,7 @@ def in_one_pass(recording: Recording, bundle: Bundle, count: int) -> Iterator[Wi
 
 
 @pytest.mark.full
-@pytest.mark.timed
+@pytest.mark.paced
 @pytest.mark.timeout(900)
 def test_a_long_live_session_equals_the_batch_on_every_window(tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -161,7 +161,7 @@ def test_a_long_live_session_equals_the_batch_on_every_window(tmp_path: Path) ->
 
 
 @pytest.mark.full
-@pytest.mark.timed
+@pytest.mark.paced
 @pytest.mark.timeout(600)
 def test_late_volumes_and_a_moving_head_in_the_magnet_are_replayed_as_they_were_live(
     data_root: Path, tmp_path: Path
@@ -220,7 +220,7 @@ def _check_accuracy(accuracy: dict[str, Any]) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timed
+@pytest.mark.paced
 @pytest.mark.timeout(600)
 def test_two_recorded_runs_at_real_time_equal_the_batch(tmp_path: Path) -> None:
     runs = (9, 10)

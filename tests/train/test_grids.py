@@ -5,8 +5,6 @@ skip, and what a final holds has the bits of the batch.
 """
 
 import json
-import os
-import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -155,13 +153,9 @@ def test_simulated_sessions_are_trained_judged_exported_and_replayed(row: Row, t
 
 
 @pytest.mark.full
-@pytest.mark.timed
+@pytest.mark.paced
 @pytest.mark.parametrize("row", [ROWS[1], ROWS[4], SHARED], ids=lambda row: row.name)
-def test_a_live_session_equals_the_batch(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The programs that are started here see only each other.
-    network = tmp_path / "lsl_api.cfg"
-    network.write_text(f"[lab]\nSessionID = grids-{os.getpid()}-{time.monotonic_ns()}\n[log]\nlevel = -3\n")
-    monkeypatch.setenv("LSLAPICFG", str(network))
+def test_a_live_session_equals_the_batch(row: Row, tmp_path: Path) -> None:
     run = make_run("ridge", ["scale=tiny", *row.changes, f"out={tmp_path / 'run'}"])
     bundle = exported(run, tmp_path / "bundle")
     out = tmp_path / "out"

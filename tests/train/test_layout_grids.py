@@ -252,7 +252,7 @@ def test_a_layout_is_trained_on_judged_exported_and_replayed(
 
 
 @pytest.mark.full
-@pytest.mark.timed
+@pytest.mark.paced
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in LIVE], ids=lambda row: row.name)
 def test_a_layout_is_streamed_live(row: Row, tmp_path: Path) -> None:
     data, run = trained(row, tmp_path)
