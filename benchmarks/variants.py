@@ -336,6 +336,7 @@ def _outcomes(
             ahead=ablation.ahead,
         )
         jobs.setdefault(variant.stages, []).append(job)
+    failures: list[BaseException] = []
     for stages, of_stages in jobs.items():
         to_train = [job for job in of_stages if not (options.work / job.name).is_dir()]
         if stages is not None and to_train and not (options.work / stages).is_dir():
@@ -343,17 +344,17 @@ def _outcomes(
             sharing = [*common, *ablation.stages[stages], *few_steps]
             train_run(options.work, ablation.recipe, stages, sharing, options.work / f"{stages}.stages")
         with ProcessPoolExecutor(min(os.cpu_count() or 1, len(of_stages)), get_context("spawn")) as pool:
-            running = [pool.submit(_train_and_judge, options.work, job) for job in of_stages]
-            failures: list[BaseException] = []
+            running = {pool.submit(_train_and_judge, options.work, job): job.name for job in of_stages}
             for done in progress(as_completed(running), "runs", len(running)):
                 failure = done.exception()
-                # The runs beside it are made all the same, and what came of them is kept.
+                # All other runs are made all the same, and what came of them is kept.
                 if failure is not None:
+                    terminal.say(f"{running[done]}: {failure}")
                     failures.append(failure)
                 else:
                     yield from done.result()
-        if failures:
-            raise failures[0]
+    if failures:
+        raise failures[0]
 
 
 def _train_and_judge(work: Path, job: _Job) -> list[tuple[str, str, Outcome]]:

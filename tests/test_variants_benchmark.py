@@ -165,11 +165,13 @@ def test_each_fusion_is_a_line_of_the_recipe(variant: str) -> None:
 
 
 @pytest.mark.full
-def test_a_run_is_judged_once_and_compared_as_all_runs_are(tmp_path: Path) -> None:
+def test_a_run_is_judged_once_and_compared_as_all_runs_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ablation = Ablation(
         recipe="ridge",
         variants={
-            "broken": Variant(),
+            "broken": Variant(stages=None),
             "whole": Variant(),
             "copy": Variant(of="whole", copied=shutil.copytree),
         },
@@ -192,7 +194,8 @@ def test_a_run_is_judged_once_and_compared_as_all_runs_are(tmp_path: Path) -> No
     (options.work / "broken-0").mkdir()
     with pytest.raises(UsageError, match="broken-0"):
         add_runs(ablation, options, out)
-    # What was made beside the run that failed is kept.
+    assert "broken-0: " in capsys.readouterr().err
+    # The other runs are made all the same, and kept.
     options.variants = "whole,copy"
     shutil.rmtree(options.work)
     outcomes = add_runs(ablation, options, out)
