@@ -38,7 +38,11 @@ def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
 def test_the_kept_features_of_the_calibration_film_are_those_of_the_eye() -> None:
     from_file = film_features(CALIBRATION)
     assert from_file.shape == (CALIBRATION.count, FEATURES)
-    np.testing.assert_allclose(from_file, film_features(copy.copy(CALIBRATION)), atol=1e-4)
+    difference = np.abs(from_file - film_features(copy.copy(CALIBRATION)))
+    # Machines round differently. Contrast and motion are square roots: near zero a last digit becomes
+    # its root.
+    assert difference.mean() < 5e-6
+    assert difference.max() < 2 * np.sqrt(np.finfo(np.float32).eps)
 
 
 @pytest.mark.full
