@@ -4,7 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtdecode.phantom.film.features import CALIBRATION, FEATURES, film_features, resting_features, standardise
+from rtdecode.phantom.film.features import (
+    BLOCKS,
+    CALIBRATION,
+    FEATURES,
+    feature_blocks,
+    film_features,
+    resting_features,
+    standardise,
+)
 from rtdecode.phantom.film.film import DIRECTIONS, Film, render
 from rtdecode.phantom.film.maps import GRID, MAPS, feature_maps
 from rtdecode.phantom.film.random_net import net_outputs
@@ -38,9 +46,12 @@ def test_maps_depend_on_a_picture_and_the_one_before_it(film: Film) -> None:
 def test_the_kept_features_of_the_calibration_film_are_those_of_the_eye() -> None:
     from_file = film_features(CALIBRATION)
     assert from_file.shape == (CALIBRATION.count, FEATURES)
-    difference = np.abs(from_file - film_features(copy.copy(CALIBRATION)))
+    computed = film_features(copy.copy(CALIBRATION))
     # Machines round differently. Contrast and motion are square roots: near zero a last digit becomes
     # its root.
+    has_roots = np.isin(feature_blocks(), [[*BLOCKS].index(block) for block in ("form", "motion")])
+    np.testing.assert_allclose(from_file[:, ~has_roots], computed[:, ~has_roots], atol=1e-4)
+    difference = np.abs(from_file - computed)
     assert difference.mean() < 5e-6
     assert difference.max() < 2 * np.sqrt(np.finfo(np.float32).eps)
 
