@@ -39,11 +39,12 @@ class OnFullDisk(Decoder):
     """A decoder whose clips can no longer be written."""
 
     calls = 0
+    # They tell how long a clip takes.
+    tried = 2
 
     def __call__(self, inputs: Any, where: Any, **how: Any) -> Any:
         self.calls += 1
-        # The first two tell how long a clip takes.
-        if self.calls > 2:
+        if self.calls > self.tried:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().__call__(inputs, where, **how)
 
@@ -55,6 +56,27 @@ def test_an_evaluation_says_before_what_it_takes(capsys: pytest.CaptureFixture[s
     assert "one session: 30 held-out windows, each decoded in 4 ways: 120 clips" in message
     assert "a clip" in message
     assert "GB of disk" in message
+
+
+@pytest.mark.parametrize(("first_s", "count"), [(0.1, 2), (60.0, 1)])
+def test_windows_that_take_long_are_not_decoded_twice_to_tell_it(
+    first_s: float, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Counted(OnFullDisk):
+        def __call__(self, inputs: Any, where: Any, **how: Any) -> Any:
+            now_s[0] += first_s
+            return super().__call__(inputs, where, **how)
+
+    now_s = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s[0])
+    show = Counted(Dimmed(0.9))
+    show.tried = count
+    with refused(UsageError, "evaluation-disk-full", error="No space left on device"):
+        evaluated(show)
+    # Those that are tried, and the first that is not.
+    assert show.calls == count + 1
+    # Two windows took it.
+    assert f"at {first_s / 2:.2g} s a clip" in capsys.readouterr().err
 
 
 def test_no_room_on_disk_is_told_before_anything_is_decoded(
