@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rtdecode import terminal
 from rtdecode.disk.clip_file import IN_MEMORY
 from rtdecode.disk.folders import existing
 from rtdecode.errors import UsageError
+from rtdecode.scores.events import Span
 from rtdecode.terminal import duration
 from train.config import disk_space
 from train.config.run_context import Arrays
@@ -28,8 +30,9 @@ _SPARE = 0.1
 _AT_ONCE = 4
 # Windows that are decoded to tell how long a clip takes.
 _TRIED = 2
-# The first decoding may compile and load. Where it takes longer, that is a small part of it, s.
-LONG_S = 20.0
+# They are decoded twice, as the first time may compile and load. Where it takes longer than this, that is a
+# small part of it, and once is enough, s.
+_LONG_S = 20.0
 # It is said anew how long an evaluation takes if it turns out to differ by more than this share.
 _OFF = 0.25
 # Times below this are not worth a correction, s.
@@ -137,14 +140,15 @@ def _tried(run: EvaluatedRun, first: HeldOutWindows) -> tuple[float, int, int]:
     """Decode a few windows; return seconds and bytes of a clip, and bytes of its latents."""
     show = run.show.anew()
     inputs = {name: values[:_TRIED] for name, values in first.inputs.items()}
-    decoded, seconds = _timed(show, inputs, first)
-    if seconds < LONG_S:
-        decoded, seconds = _timed(show, inputs, first)
+    spans = first.spans[:_TRIED]
+    decoded, seconds = _timed(show, inputs, spans)
+    if seconds < _LONG_S:
+        decoded, seconds = _timed(show, inputs, spans)
     clip = decoded.clips[0]
     return seconds / len(decoded.clips), math.prod(clip.shape), np.asarray(decoded.latents[0]).nbytes
 
 
-def _timed(show: Decode, inputs: Arrays, first: HeldOutWindows) -> tuple[Reconstruction, float]:
+def _timed(show: Decode, inputs: Arrays, spans: Sequence[Span]) -> tuple[Reconstruction, float]:
     start_s = time.perf_counter()
-    decoded = show(inputs, first.spans[:_TRIED])
+    decoded = show(inputs, spans)
     return decoded, time.perf_counter() - start_s

@@ -58,13 +58,13 @@ def test_an_evaluation_says_before_what_it_takes(capsys: pytest.CaptureFixture[s
     assert "GB of disk" in message
 
 
-@pytest.mark.parametrize(("first_s", "count"), [(0.1, 2), (60.0, 1)])
+@pytest.mark.parametrize(("call_s", "count"), [(0.1, 2), (60.0, 1)])
 def test_windows_that_take_long_are_not_decoded_twice_to_tell_it(
-    first_s: float, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    call_s: float, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Counted(OnFullDisk):
         def __call__(self, inputs: Any, where: Any, **how: Any) -> Any:
-            now_s[0] += first_s
+            now_s[0] += call_s
             return super().__call__(inputs, where, **how)
 
     now_s = [0.0]
@@ -76,7 +76,7 @@ def test_windows_that_take_long_are_not_decoded_twice_to_tell_it(
     # Those that are tried, and the first that is not.
     assert show.calls == count + 1
     # Two windows took it.
-    assert f"at {first_s / 2:.2g} s a clip" in capsys.readouterr().err
+    assert f"at {call_s / 2:.2g} s a clip" in capsys.readouterr().err
 
 
 def test_no_room_on_disk_is_told_before_anything_is_decoded(
