@@ -9,7 +9,8 @@ A window is known, or holds a combination that was never seen, or a value that w
 trained on `shapes` saw all of them, and is the reference that tells how hard the windows are by themselves.
 
 All windows are identified among the same others. A clip with one new value has five attributes that are not
-new, by most of which it can be told apart.
+new, by most of which it can be told apart. Of a system whose condition aims at vectors of what was shown,
+windows are identified by these as well (`condition_2way`).
 """
 
 import argparse
@@ -42,8 +43,12 @@ from rtdecode.scores.accuracy import (
 from rtdecode.scores.events import attribute, distractors
 from train.artifacts.run_folder import draft_of
 from train.compare import opened
+from train.data.clip_grid import shown_frames
+from train.evaluation.decoders import vectors
+from train.evaluation.film_scores import Matrix
 from train.evaluation.identification import Fresh, fresh, judging_seeds
 from train.evaluation.result import Decode
+from train.evaluation.sections.condition import IDENTIFIED, likeness
 
 Row = dict[str, Any]
 Mask = NDArray[np.bool_]
@@ -65,8 +70,9 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     Returns
     -------
     list of dict
-        A row for each stratum: ``metric``, ``stratum``, ``n`` (windows), ``value``, ``ci95``, ``chance``,
-        ``shuffled`` and ``null`` (the null-brain twin). They are None where there is no window.
+        A row for each metric and stratum: ``metric``, ``stratum``, ``n`` (windows), ``value``, ``ci95``,
+        ``chance``, ``shuffled`` and ``null`` (the null-brain twin, which has no vectors). They are None where
+        there is no window.
 
     Raises
     ------
@@ -76,32 +82,56 @@ def measure(run: Path, seeds: str = "1000-1009", seconds: float = 400.0, preset:
     decoder = opened(run)
     who = replace(decoder.who, film=SHAPES, preset=preset_named(preset).name)
     shapes = fresh(decoder.bundle, who, judging_seeds(seeds), seconds)
-    return judge(decoder.show, decoder.bundle, shapes)
+    rows = judge(decoder.show, decoder.bundle, shapes)
+    aims = decoder.system.targets(shapes.truths)
+    if aims is None:
+        return rows
+    return rows + judge_vectors(vectors(decoder.system, shapes.inputs), aims, shapes)
 
 
 def judge(show: Decode, bundle: Bundle, data: Fresh) -> list[Row]:
-    """Judge a decoder on windows of `shapes`; rows as of `measure`."""
-    mean = bundle.stats["mean_clip"]
+    """Judge the clips of a decoder on windows of `shapes`; rows as of `measure`."""
+    mean = bundle.stats["mean_clip"][: shown_frames(bundle.manifest)]
     clips = show(data.inputs, data.where).clips
     twin = show(data.inputs, data.where, null=True).clips
-    strata = _strata(data)
-    allowed = distractors(data.where, data.events_by_run)
-    corr = correlations(clips, data.truths, mean)
+    alike = correlations(clips, data.truths, mean)
+    null = identification_nway(correlations(twin, data.truths, mean), _allowed(data), 2)
+    return _rows("identification_2way", alike, data, null)
+
+
+def judge_vectors(decoded: NDArray[np.floating], aims: NDArray[np.floating], data: Fresh) -> list[Row]:
+    """Judge the vectors of an encoder on windows of `shapes`; rows as of `measure`.
+
+    Parameters
+    ----------
+    decoded, aims : (window, value)
+        What the condition says of each window, and what it aims at; each less its mean over all sessions.
+    data : Fresh
+    """
+    return _rows(IDENTIFIED, likeness(decoded, aims), data, None)
+
+
+def _allowed(data: Fresh) -> Mask:
+    return distractors(data.where, data.events_by_run)
+
+
+def _rows(metric: str, alike: Matrix, data: Fresh, null: NDArray[np.float64] | None) -> list[Row]:
+    """Identify each window by how alike it is to all, and sum up by stratum."""
+    allowed = _allowed(data)
     orders = shift_orders(data.where) if len(data.where) >= MIN_SHUFFLED else []
-    wins = identification_nway(corr, allowed, 2)
-    null = identification_nway(correlations(twin, data.truths, mean), allowed, 2)
-    moved = [identification_nway(corr[order], allowed, 2) for order in orders]
+    wins = identification_nway(alike, allowed, 2)
+    moved = [identification_nway(alike[order], allowed, 2) for order in orders]
     sessions = sessions_of(data.where)
     rows = []
-    for stratum, in_stratum in strata.items():
+    for stratum, in_stratum in _strata(data).items():
 
         def within(scores: NDArray[np.float64], in_stratum: Mask = in_stratum) -> NDArray[np.float64]:
             return np.where(in_stratum, scores, np.nan)
 
         accuracy = entry(within(wins), 0.5, [within(shifted) for shifted in moved], sessions)
         blank = {"value": None, "chance": 0.5, "shuffled": None, "ci95": None, "interval": None, "n": 0}
-        of_null = float(np.nanmean(within(null))) if accuracy else None
-        row = {"metric": "identification_2way", "stratum": stratum}
+        of_null = float(np.nanmean(within(null))) if accuracy and null is not None else None
+        row = {"metric": metric, "stratum": stratum}
         rows.append(row | (accuracy or blank) | {"null": of_null})
     return rows
 

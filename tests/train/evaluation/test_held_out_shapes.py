@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.held_out_shapes import judge, measure, table, trained_on
+from benchmarks.experiments.held_out_shapes import judge, judge_vectors, measure, table, trained_on
 from rtdecode.disk.clip_file import Pixels
 from rtdecode.errors import UsageError
 from rtdecode.phantom.film.film import Film
@@ -55,6 +55,21 @@ def test_a_decoder_that_draws_no_new_value_fails_where_there_is_one() -> None:
     assert rows["value"]["value"] < 0.7
     # Of the known windows the twin draws the first one alone.
     assert rows["known"]["null"] < 1
+
+
+def test_vectors_are_judged_as_clips_are() -> None:
+    film = Film(4.0 * WINDOWS, seed=1300)
+    strata = [novelty(shot.attributes) for shot in film.shots]
+    aims = np.random.default_rng(0).standard_normal((WINDOWS, 16))
+    # What holds a new value is read as its opposite.
+    decoded = np.where(np.array(strata)[:, None] == "value", -aims, aims)
+    data = Fresh({}, [], [(1300, 4.0 * k, 4.0 * k + 4) for k in range(WINDOWS)], events({1300: film}))
+    rows = {row["stratum"]: row for row in judge_vectors(decoded, aims, data)}
+    assert {row["metric"] for row in rows.values()} == {"condition_2way"}
+    assert [rows[stratum]["n"] for stratum in STRATA] == [strata.count(stratum) for stratum in STRATA]
+    assert rows["known"]["value"] == 1
+    assert rows["value"]["value"] < 0.1
+    assert rows["known"]["null"] is None
 
 
 def test_a_run_that_no_shapes_can_be_shown_to_is_refused(tmp_path: Path) -> None:

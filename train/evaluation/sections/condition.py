@@ -59,8 +59,13 @@ def told_apart(vectors: NDArray[np.floating], targets: NDArray[np.floating], tru
     truth : FilmWindows
         Says which windows may be told apart.
     """
-    alike = _unit(vectors) @ _unit(targets).T
-    return {IDENTIFIED: (identification_nway(alike, truth.allowed, 2), np.ones(len(vectors)))}
+    wins = identification_nway(likeness(vectors, targets), truth.allowed, 2)
+    return {IDENTIFIED: (wins, np.ones(len(vectors)))}
+
+
+def likeness(vectors: NDArray[np.floating], targets: NDArray[np.floating]) -> Matrix:
+    """Return the cosines of vectors with targets, (window, target), each set less its own mean."""
+    return _unit(vectors) @ _unit(targets).T
 
 
 def _unit(values: NDArray[np.floating]) -> Matrix:
