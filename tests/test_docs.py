@@ -1,4 +1,7 @@
-"""Links and anchors of README and docs lead somewhere. Programs and files: `tests.test_named_modules`."""
+"""Links and anchors of README and docs lead somewhere, and no page says a paragraph twice.
+
+Programs and files: `tests.test_named_modules`.
+"""
 
 import re
 from collections.abc import Iterator
@@ -12,6 +15,8 @@ PACKAGES = "rtdecode|streaming|train|export|benchmarks|tests|deploy"
 _FENCE = re.compile(r"^ *```.*?^ *```[^\n]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[(?:[^][]|\[[^][]*\])*\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
+# Shorter sentences may stand twice, such as those that lead to a table of each system.
+_LONG_PARAGRAPH = 200
 _MENTION = re.compile(r"\bdocs/[\w/-]+\.md\b")
 
 
@@ -71,6 +76,25 @@ def test_a_link_and_an_anchor_that_lead_nowhere_are_named(tmp_path: Path) -> Non
         "page.md:11: other.md#thrice: there is no such heading",
         "page.md:11: #code: there is no such heading",
     ]
+
+
+def _said_twice(page: Path) -> Iterator[str]:
+    """Name the beginning of each long paragraph or table that stands on a page twice."""
+    said: set[str] = set()
+    for paragraph in re.split(r"\n\s*\n", _prose(page.read_text())):
+        words = " ".join(paragraph.split())
+        if words in said:
+            yield f"{page.name}: {words[:60]}"
+        if len(words) >= _LONG_PARAGRAPH:
+            said.add(words)
+
+
+def test_no_page_says_a_long_paragraph_twice(tmp_path: Path) -> None:
+    assert [sentence for page in PAGES for sentence in _said_twice(page)] == []
+    page = tmp_path / "page.md"
+    long = "Words " * 40
+    page.write_text(f"# Page\n\nShort.\n\n{long}\n\nShort.\n\n{long}\n")
+    assert list(_said_twice(page)) == [f"page.md: {long[:60]}"]
 
 
 def test_an_index_leads_to_every_page_beside_it() -> None:
