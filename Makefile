@@ -34,7 +34,7 @@ quick: .venv/test
 
 # What measures time, or has to keep up with it, wants the machine alone. Sessions that wait for their clock for most of
 # the time have a core each.
-test-all: test
+test-all: test .venv/ray
 	$(BIN)/python -m pytest -m "full and not timed and not paced" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m pytest -m paced --numprocesses 2 --dist worksteal
 	$(BIN)/python -m pytest -m timed
