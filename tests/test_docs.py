@@ -80,13 +80,13 @@ def test_a_link_and_an_anchor_that_lead_nowhere_are_named(tmp_path: Path) -> Non
 
 def _said_twice(page: Path) -> Iterator[str]:
     """Name the beginning of each long paragraph or table that stands on a page twice."""
-    said: set[str] = set()
+    earlier: set[str] = set()
     for paragraph in re.split(r"\n\s*\n", _prose(page.read_text())):
         words = " ".join(paragraph.split())
-        if words in said:
+        if words in earlier:
             yield f"{page.name}: {words[:60]}"
         if len(words) >= _LONG_PARAGRAPH:
-            said.add(words)
+            earlier.add(words)
 
 
 def test_no_page_says_a_long_paragraph_twice(tmp_path: Path) -> None:
