@@ -95,8 +95,7 @@ def judge(show: Decode, bundle: Bundle, data: Fresh) -> list[Row]:
     clips = show(data.inputs, data.where).clips
     twin = show(data.inputs, data.where, null=True).clips
     alike = correlations(clips, data.truths, mean)
-    null = identification_nway(correlations(twin, data.truths, mean), _allowed(data), 2)
-    return _rows("identification_2way", alike, data, null)
+    return _rows("identification_2way", alike, correlations(twin, data.truths, mean), data)
 
 
 def judge_vectors(decoded: NDArray[np.floating], aims: NDArray[np.floating], data: Fresh) -> list[Row]:
@@ -108,18 +107,15 @@ def judge_vectors(decoded: NDArray[np.floating], aims: NDArray[np.floating], dat
         What the condition says of each window, and what it aims at; each less its mean over all sessions.
     data : Fresh
     """
-    return _rows(IDENTIFIED, likeness(decoded, aims), data, None)
+    return _rows(IDENTIFIED, likeness(decoded, aims), None, data)
 
 
-def _allowed(data: Fresh) -> Mask:
-    return distractors(data.where, data.events_by_run)
-
-
-def _rows(metric: str, alike: Matrix, data: Fresh, null: NDArray[np.float64] | None) -> list[Row]:
-    """Identify each window by how alike it is to all, and sum up by stratum."""
-    allowed = _allowed(data)
+def _rows(metric: str, alike: Matrix, of_twin: Matrix | None, data: Fresh) -> list[Row]:
+    """Identify each window by how alike it is to all, beside its null-brain twin, and sum up by stratum."""
+    allowed = distractors(data.where, data.events_by_run)
     orders = shift_orders(data.where) if len(data.where) >= MIN_SHUFFLED else []
     wins = identification_nway(alike, allowed, 2)
+    null = None if of_twin is None else identification_nway(of_twin, allowed, 2)
     moved = [identification_nway(alike[order], allowed, 2) for order in orders]
     sessions = sessions_of(data.where)
     rows = []
